@@ -1,1 +1,1 @@
-"""TODO."""
+"""What every service needs around its core: configuration, broker, database, logging, signals, readiness."""

@@ -1,0 +1,166 @@
+"""Workers and their dispatcher: beats, claims, grants, control and status (DESIGN: claims, grants, leases)."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from leveret_proto.base import Attempt, Bytes, JobFacts, JobId, Message, Name, Part, Seconds, Sha256, Token, Word
+from leveret_proto.capability import Capabilities
+from leveret_proto.manifest import Manifest
+from leveret_proto.messages.job import Artifact, TaskResult, Timings
+from leveret_proto.messages.state import AttemptState, JobStatus, Reason
+
+#: Slots a worker may have at most.
+MAX_SLOTS = 256
+Tokens = Annotated[tuple[Token, ...], Field(max_length=MAX_SLOTS)]
+
+
+class HeldGrant(Part):
+    """A grant that a session still holds; an ended one is listed until it is settled."""
+
+    grant: Token
+    job: JobId
+    attempt: Attempt
+    state: AttemptState
+    #: The last status sent under it.
+    seq: int = Field(ge=0)
+
+
+class WorkerBeat(Message):
+    """What a session says of itself at its start and every 10 s: its offer, free slots and held grants."""
+
+    TYPE: ClassVar[str] = "worker.beat.v1"
+
+    worker: Name
+    session: Token
+    #: The identity of the worker's spool: a second session with the same one is the same worker restarted.
+    spool: Token
+    #: Counts up from 1 in a session.
+    beat: int = Field(ge=1)
+    capabilities: Capabilities
+    slots: int = Field(ge=0, le=MAX_SLOTS)
+    #: One-use tokens, one for every free slot.
+    tokens: Tokens = ()
+    #: Grants as they stood when this beat was made; those received up to then are all in it.
+    held: Annotated[tuple[HeldGrant, ...], Field(max_length=4 * MAX_SLOTS)] = ()
+    draining: bool = False
+    #: True in a session's last beat: it will not come back.
+    closing: bool = False
+    #: X25519 public key, base64, that secrets are sealed to.
+    public_key: str | None = Field(default=None, max_length=64)
+    #: What the worker could not prove, in words: for people.
+    notes: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+
+
+class WorkerClaim(Message):
+    """Slots that have just become free, between two beats."""
+
+    TYPE: ClassVar[str] = "worker.claim.v1"
+
+    worker: Name
+    session: Token
+    tokens: Tokens
+
+
+class SealedSecret(Part):
+    """A secret sealed to the session's public key (libsodium sealed box), base64."""
+
+    sealed: str
+
+
+class Grant(Message):
+    """One attempt at a job, for one slot token of one session."""
+
+    TYPE: ClassVar[str] = "work.grant.v1"
+
+    grant: Token
+    facts: JobFacts
+    attempt: Attempt
+    worker: Name
+    session: Token
+    token: Token
+    #: The leader that granted.
+    epoch: int = Field(ge=1)
+    manifest: Manifest
+    #: Seconds from the attempt's start until the worker ends it.
+    time_limit: Seconds
+    #: Bytes of log per task, and of each artifact.
+    log_limit: Bytes
+    artifact_limit: Bytes
+    secrets: tuple[SealedSecret, ...] = ()
+
+
+class Settle(Message):
+    """The dispatcher has the result of `grant`: the worker may forget it."""
+
+    TYPE: ClassVar[str] = "control.settle.v1"
+
+    grant: Token
+
+
+class Cancel(Message):
+    """End the attempt, result `cancelled`."""
+
+    TYPE: ClassVar[str] = "control.cancel.v1"
+
+    grant: Token
+    reason: Reason = Reason.CANCELLED
+
+
+class Abandon(Message):
+    """The grant is void (lost, fenced, unknown): stop its VM, send nothing more under it."""
+
+    TYPE: ClassVar[str] = "control.abandon.v1"
+
+    grant: Token
+    why: str = ""
+
+
+class Drain(Message):
+    """Claim no more; end what runs."""
+
+    TYPE: ClassVar[str] = "control.drain.v1"
+
+
+class Refuse(Message):
+    """The session is refused: another one is live under its name."""
+
+    TYPE: ClassVar[str] = "control.refuse.v1"
+
+    why: str
+
+
+class Report(Message):
+    """Send a beat now: a new leader wants to know."""
+
+    TYPE: ClassVar[str] = "control.report.v1"
+
+
+class LogDigest(Part):
+    """A log's end as the worker knows it."""
+
+    task: Word
+    bytes: Bytes
+    sha256: Sha256
+
+
+class AttemptStatus(Message):
+    """A cumulative snapshot of an attempt: the highest `seq` wins, the order of arrival does not matter."""
+
+    TYPE: ClassVar[str] = "attempt.status.v1"
+
+    grant: Token
+    job: JobId
+    attempt: Attempt
+    worker: Name
+    session: Token
+    seq: int = Field(ge=1)
+    state: AttemptState
+    tasks: Annotated[tuple[TaskResult, ...], Field(max_length=512)] = ()
+    #: Only in state `ended`. None there means handed back: the attempt is not counted and the job waits again.
+    result: JobStatus | None = None
+    reason: Reason | None = None
+    detail: Annotated[str, Field(max_length=4096)] | None = None
+    logs: Annotated[tuple[LogDigest, ...], Field(max_length=513)] = ()
+    artifacts: Annotated[tuple[Artifact, ...], Field(max_length=512)] = ()
+    timings: Timings = Timings()

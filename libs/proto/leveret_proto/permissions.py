@@ -1,0 +1,106 @@
+"""Who may do what at the broker: one table of roles, from which the definitions (and their tests) are made.
+
+RabbitMQ checks three regular expressions on resource names (configure, write, read) and, on topic exchanges, one more
+on the routing key of a publish (write) or a binding (read).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from leveret_proto import topology as t
+from leveret_proto.words import escape
+
+NOTHING = "^$"
+#: Publishing to the default exchange: replies. A service checks that a reply goes to a reply queue only.
+_REPLIES = "amq\\.default"
+
+Service = Literal["intake", "dispatcher", "logsink", "notifier"]
+SERVICES: tuple[Service, ...] = ("intake", "dispatcher", "logsink", "notifier")
+
+
+@dataclass(frozen=True)
+class TopicGrant:
+    """On `exchange`, publish only keys that match `write`, and bind only patterns that match `read`."""
+
+    exchange: str
+    write: str = ".*"
+    read: str = ".*"
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """A user's permissions in Leveret's vhost."""
+
+    configure: str
+    write: str
+    read: str
+    topics: tuple[TopicGrant, ...] = ()
+
+
+def _any(*names: str) -> str:
+    return f"^({'|'.join(names)})$" if names else NOTHING
+
+
+def _exact(*names: str) -> list[str]:
+    return [re.escape(name) for name in names]
+
+
+#: What each service publishes to.
+_WRITES: dict[Service, tuple[str, ...]] = {
+    "intake": (t.JOBS, t.RECORD, t.EVENTS, t.DEAD),
+    "dispatcher": (t.WORK, t.CONTROL, t.RECORD, t.EVENTS, t.NOTIFY, t.DEAD),
+    "logsink": (t.TAIL, t.RECORD, t.EVENTS, t.DEAD),
+    "notifier": (t.RECORD, t.EVENTS, t.DEAD),
+}
+
+
+def service(name: Service) -> Permissions:
+    """Give the permissions of one of the four central services: its exchanges, its queues, and replies.
+
+    The dispatcher may also make its canary queue.
+    """
+    canary = ["leveret\\.canary\\..*"] if name == "dispatcher" else []
+    return Permissions(
+        configure=_any(*canary),
+        write=_any(*_exact(*_WRITES[name]), _REPLIES, *canary),
+        read=_any(f"leveret\\.{name}\\..*", *canary),
+    )
+
+
+def worker(name: str) -> Permissions:
+    """Give the permissions of the worker host `name`: it speaks as itself alone and reads its own session's queue."""
+    word = re.escape(escape(name))
+    own = re.escape(t.session_queue(name, "")) + "[0-9a-f-]+"
+    return Permissions(
+        configure=f"^{own}$",
+        write=_any(*_exact(t.WORKERS, t.STATUS, t.LOGS, t.ARTIFACTS), own),
+        read=_any(*_exact(t.WORK, t.CONTROL), own),
+        topics=(
+            TopicGrant(t.WORKERS, write=f"^{word}$", read=NOTHING),
+            TopicGrant(t.STATUS, write=f"^{word}\\.[0-9]+\\.[0-9]+$", read=NOTHING),
+            TopicGrant(t.LOGS, write=f"^[0-9]{{2}}\\.{word}\\.[0-9]+\\.[0-9]+\\.[^.]+$", read=NOTHING),
+            TopicGrant(t.ARTIFACTS, write=f"^[0-9]{{2}}\\.{word}\\.[0-9]+\\.[0-9]+$", read=NOTHING),
+            TopicGrant(t.WORK, write=NOTHING, read=f"^[^.#*]+\\.[^.#*]+\\.(kvm|any)\\.{word}\\.[0-9a-f-]+$"),
+            TopicGrant(t.CONTROL, write=NOTHING, read=f"^{word}\\.[0-9a-f-]+$"),
+        ),
+    )
+
+
+def submitter(owners: tuple[str, ...]) -> Permissions:
+    """Give the permissions of an account that submits and commands for `owners`, and follows them or the public."""
+    own = f"({'|'.join(re.escape(escape(owner)) for owner in owners)})"
+    seen = f"(public\\.[^.]+|(private|unlisted)\\.{own})"
+    events = f"^((job|task|log|delivery|submission)\\.{seen}(\\..*)?|worker\\..*)$"
+    queue = "(amq\\.gen|leveret\\.client)[.-].*"
+    return Permissions(
+        configure=_any(queue),
+        write=_any(*_exact(t.SUBMIT, t.COMMANDS), queue),
+        read=_any(*_exact(t.EVENTS, t.TAIL), queue),
+        topics=(
+            TopicGrant(t.SUBMIT, write=f"^{own}\\.[^.]+$", read=NOTHING),
+            TopicGrant(t.COMMANDS, write=f"^[a-z]+\\.{own}$", read=NOTHING),
+            TopicGrant(t.EVENTS, write=NOTHING, read=events),
+            TopicGrant(t.TAIL, write=NOTHING, read=f"^{seen}\\..*$"),
+        ),
+    )

@@ -1,0 +1,77 @@
+"""When something a service needs is away (broker, database): wait with growing delays, say for whom, come back."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+#: Seconds: the first delay, and the longest.
+FIRST_DELAY = 0.2
+LONGEST_DELAY = 15.0
+#: A session that lasted this long was a good one: the next delay starts small again.
+GOOD_SESSION = 30.0
+
+
+class Away(Exception):
+    """Something this process needs can't be reached now. The text says what."""
+
+
+def told(what: str, error: BaseException) -> str:
+    """Say in one line that `what` is away, and how it showed."""
+    return f"{what}: {str(error) or type(error).__name__}"
+
+
+class BrokerAway(Away):
+    """RabbitMQ: no connection, or it closed the connection or channel."""
+
+
+class DatabaseAway(Away):
+    """PostgreSQL: no connection, or it was lost."""
+
+
+async def keep_going(session: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Run `session` again and again until it returns or `stop` is set, waiting after each `Away`.
+
+    Any other exception is a fault of ours and propagates (systemd restarts the service).
+    """
+    delays = backoff()
+    loop = asyncio.get_running_loop()
+    while not stop.is_set():
+        started = loop.time()
+        try:
+            await session()
+            return
+        except Away as away:
+            reason = str(away)
+        except BaseExceptionGroup as group:
+            gone, faults = group.split(Away)
+            if faults is not None or gone is None:
+                raise
+            reason = str(_first(gone))
+        if loop.time() - started > GOOD_SESSION:
+            delays = backoff()
+        delay = next(delays)
+        log.warning("waiting", waits_for=reason, seconds=round(delay, 1))
+        try:
+            async with asyncio.timeout(delay):
+                await stop.wait()
+        except TimeoutError:
+            continue
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+def backoff() -> Iterator[float]:
+    """Give delays in seconds that double up to `LONGEST_DELAY`, each jittered down to as little as half."""
+    delay = FIRST_DELAY
+    while True:
+        yield delay * random.uniform(0.5, 1.0)
+        delay = min(delay * 2, LONGEST_DELAY)

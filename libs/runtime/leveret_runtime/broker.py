@@ -1,0 +1,223 @@
+"""RabbitMQ: one connection, publishing that is confirmed or known not to be, and consuming that ends when it must.
+
+Connections here are plain ones, on purpose. A robust connection consumes again behind the service's back and repeats no
+publish; here a lost connection ends the session (`BrokerAway`) and `away.keep_going` begins a new one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aio_pika
+from aio_pika import DeliveryMode
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aio_pika.exceptions import AMQPError, DeliveryError, PublishError
+from aiormq.exceptions import ChannelInvalidStateError
+from pydantic import SecretStr
+
+from leveret_proto.envelope import Parcel
+from leveret_runtime.away import BrokerAway, told
+from leveret_runtime.waits import first
+
+#: Seconds.
+CONNECT_LIMIT = 15.0
+CONFIRM_LIMIT = 20.0
+CLOSE_LIMIT = 5.0
+HEARTBEAT = 10
+
+_LOST = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
+
+
+class Unroutable(Exception):
+    """A mandatory message that no queue took."""
+
+
+class Refused(Exception):
+    """A message that the broker refused (a full queue's back-pressure): publish it again later."""
+
+
+@asynccontextmanager
+async def connection(url: SecretStr, name: str) -> AsyncIterator[AbstractConnection]:
+    """Connect for the time of the block; the block is cancelled with BrokerAway when the connection is lost.
+
+    Args:
+        url: `amqp://user:password@host:port/vhost`; `amqps` for TLS.
+        name: what the broker's list of connections shows.
+    """
+    try:
+        async with asyncio.timeout(CONNECT_LIMIT):
+            connected = await aio_pika.connect(
+                url.get_secret_value(), client_properties={"connection_name": name}, heartbeat=HEARTBEAT
+            )
+    except (OSError, AMQPError, TimeoutError) as error:
+        raise BrokerAway(told("RabbitMQ", error)) from error
+    lost = asyncio.Event()
+    reasons: list[str] = []
+
+    def on_close(_: object, error: BaseException | None) -> None:
+        reasons.append(str(error or "connection closed"))
+        lost.set()
+
+    connected.close_callbacks.add(on_close)
+    try:
+        async with asyncio.TaskGroup() as group:
+            watcher = group.create_task(_raise_when(lost, reasons))
+            yield connected
+            watcher.cancel()
+    finally:
+        connected.close_callbacks.discard(on_close)
+        try:
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await connected.close()
+        except _LOST:
+            pass  # it was lost already
+
+
+async def _raise_when(lost: asyncio.Event, reasons: list[str]) -> None:
+    await lost.wait()
+    raise BrokerAway(f"RabbitMQ: {reasons[0]}")
+
+
+class Publisher:
+    """A channel in confirm mode. Every `send` returns only when the broker has taken the message."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+        self._exchanges: dict[str, AbstractExchange] = {}
+
+    @classmethod
+    async def open(cls, on: AbstractConnection, *, confirms: bool = True) -> "Publisher":
+        """Open a channel on `on`. Without `confirms` a message may be lost, and `send` does not wait."""
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT):
+                return cls(await on.channel(publisher_confirms=confirms, on_return_raises=confirms))
+        except _LOST as error:
+            raise BrokerAway(told("RabbitMQ", error)) from error
+
+    async def send(
+        self,
+        exchange: str,
+        key: str,
+        parcel: Parcel,
+        *,
+        app: str,
+        mandatory: bool = True,
+        reply_to: str | None = None,
+        correlation_id: str | None = None,
+        headers: dict[str, Any] | None = None,
+    ) -> None:
+        """Publish persistently and wait for the confirm.
+
+        Raises:
+            Unroutable: `mandatory`, and no queue is bound for `key`.
+            Refused: a queue was full.
+            BrokerAway: not known whether the message was taken; publish it again on a new connection.
+        """
+        message = aio_pika.Message(
+            parcel.body,
+            headers=(parcel.headers | headers) if headers else parcel.headers,
+            content_type=parcel.content_type,
+            type=parcel.type,
+            message_id=parcel.message_id,
+            app_id=app,
+            reply_to=reply_to,
+            correlation_id=correlation_id,
+            delivery_mode=DeliveryMode.PERSISTENT,
+        )
+        try:
+            target = await self._exchange(exchange)
+            await target.publish(message, key, mandatory=mandatory, timeout=CONFIRM_LIMIT)
+        except PublishError as error:
+            raise Unroutable(f"no queue takes {key!r} on {exchange or 'the default exchange'}") from error
+        except DeliveryError as error:
+            raise Refused(f"{exchange} refused {key!r}") from error
+        except _LOST as error:
+            raise BrokerAway(told("RabbitMQ", error)) from error
+
+    async def _exchange(self, name: str) -> AbstractExchange:
+        if name not in self._exchanges:
+            self._exchanges[name] = (
+                await self._channel.get_exchange(name, ensure=False) if name else self._channel.default_exchange
+            )
+        return self._exchanges[name]
+
+
+class Consumer:
+    """Deliveries of one queue, in order. Iteration ends when `stop` is set; a closed channel raises BrokerAway.
+
+    What was delivered but not acked goes back to the queue when the connection closes.
+    """
+
+    def __init__(self, channel: AbstractChannel, stop: asyncio.Event | None) -> None:
+        self._channel = channel
+        self._stop = stop
+        self._arrived: asyncio.Queue[AbstractIncomingMessage | BrokerAway] = asyncio.Queue()
+
+    @classmethod
+    async def open(
+        cls,
+        on: AbstractConnection,
+        queue: str,
+        *,
+        prefetch: int,
+        stop: asyncio.Event | None = None,
+        exclusive: bool = False,
+    ) -> "Consumer":
+        """Begin to consume `queue` on a channel of its own."""
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT):
+                channel = await on.channel(publisher_confirms=False)
+                await channel.set_qos(prefetch_count=prefetch)
+                consumer = cls(channel, stop)
+                channel.close_callbacks.add(consumer._on_close)
+                source = await channel.get_queue(queue, ensure=False)
+                await source.consume(consumer._on_message, exclusive=exclusive)
+        except _LOST as error:
+            raise BrokerAway(told("RabbitMQ", error)) from error
+        return consumer
+
+    async def _on_message(self, message: AbstractIncomingMessage) -> None:
+        self._arrived.put_nowait(message)
+
+    def _on_close(self, _: object, error: BaseException | None) -> None:
+        self._arrived.put_nowait(BrokerAway(f"RabbitMQ: {error or 'channel closed'}"))
+
+    def __aiter__(self) -> "Consumer":
+        return self
+
+    async def __anext__(self) -> AbstractIncomingMessage:
+        arrived = await self._next()
+        if arrived is None:
+            raise StopAsyncIteration
+        if isinstance(arrived, BrokerAway):
+            raise arrived
+        return arrived
+
+    async def _next(self) -> AbstractIncomingMessage | BrokerAway | None:
+        if self._stop is None:
+            return await self._arrived.get()
+        if self._stop.is_set():
+            return None
+        if not self._arrived.empty():
+            return self._arrived.get_nowait()
+        return await first(self._arrived.get(), self._stop)
+
+    def ready(self, most: int) -> list[AbstractIncomingMessage]:
+        """Give up to `most` further deliveries that have arrived already, without waiting: for work in batches."""
+        taken: list[AbstractIncomingMessage] = []
+        while len(taken) < most and not self._arrived.empty():
+            arrived = self._arrived.get_nowait()
+            if isinstance(arrived, BrokerAway):
+                self._arrived.put_nowait(arrived)
+                break
+            taken.append(arrived)
+        return taken
+
+
+async def settle(message: AbstractIncomingMessage, *, multiple: bool = False) -> None:
+    """Ack `message` (with `multiple`, all before it too). Raises BrokerAway."""
+    try:
+        await message.ack(multiple=multiple)
+    except _LOST as error:
+        raise BrokerAway(told("RabbitMQ", error)) from error

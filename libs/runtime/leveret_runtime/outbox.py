@@ -1,0 +1,119 @@
+"""The outbox: messages that commit in the same transaction as the state they tell of, and leave after it.
+
+Rows of one job leave in order and one at a time, so that no reader sees a gap; rows of different jobs leave together. A
+crash between publish and `sent_at` publishes a row twice, with the same `message_id` and seq.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from leveret_proto.envelope import JSON, Parcel
+from leveret_proto.ids import uuid7
+from leveret_proto.messages import Message
+from leveret_proto.topology import EVENTS, RECORD
+from leveret_runtime.broker import Publisher, Refused, Unroutable
+from leveret_runtime.failpoints import failpoint
+from leveret_runtime.waits import pause
+
+if TYPE_CHECKING:
+    from leveret_runtime.db import Connection, Database
+
+log = structlog.get_logger(__name__)
+
+#: Rows published together.
+BATCH = 200
+#: Seconds between looks at the table where nobody wakes us (rows left by a crash, or by another process).
+IDLE = 2.0
+
+Guard = Callable[["Connection"], Awaitable[None]]
+
+
+async def next_seq(on: "Connection", job: int) -> int:
+    """Number the job's next event of this source, in the caller's transaction."""
+    seq: int = await on.fetchval(
+        """
+        insert into event_number values ($1, 1)
+        on conflict (job) do update set seq = event_number.seq + 1 returning seq
+        """,
+        job,
+    )
+    return seq
+
+
+async def put(on: "Connection", job: int, exchange: str, key: str, message: Message) -> None:
+    """Put `message` into the outbox, in the caller's transaction. What leaves for RECORD is copied to EVENTS."""
+    await on.execute(
+        "insert into outbox (job, exchange, routing_key, type, message_id, body) values ($1, $2, $3, $4, $5, $6)",
+        job, exchange, key, message.TYPE, uuid7(), message.model_dump_json(exclude_none=True).encode(),
+    )  # fmt: skip
+
+
+class Outbox:
+    """Publishes what the outbox holds. One instance a process; `wake` it after a commit."""
+
+    def __init__(self, database: "Database", app: str, guard: Guard | None = None) -> None:
+        """`guard` is run in every transaction and raises where this process may no longer publish (epoch fencing)."""
+        self._database = database
+        self._app = app
+        self._guard = guard
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """There may be new rows."""
+        self._wake.set()
+
+    async def run(self, publisher: Publisher, public: Publisher, stop: asyncio.Event) -> None:
+        """Publish until `stop` is set and nothing is left.
+
+        Args:
+            publisher: confirmed.
+            public: unconfirmed, for the copy on `leveret.events` that nobody waits for.
+        """
+        while True:
+            stopping = stop.is_set()
+            self._wake.clear()
+            while await self._publish_some(publisher, public):
+                pass
+            if stopping:
+                return
+            await pause(IDLE, self._wake, stop)
+
+    async def _publish_some(self, publisher: Publisher, public: Publisher) -> bool:
+        """Publish the oldest unsent row of each job; say whether there was any."""
+        async with self._database.transaction() as on:
+            if self._guard is not None:
+                await self._guard(on)
+            rows = await on.fetch(
+                """
+                select id, exchange, routing_key, type, message_id, body from outbox o
+                where sent_at is null
+                  and not exists (select from outbox e where e.job = o.job and e.id < o.id and e.sent_at is null)
+                order by id limit $1 for update skip locked
+                """,
+                BATCH,
+            )
+            if not rows:
+                return False
+            sent = await self._publish(rows, publisher, public)
+            failpoint(f"{self._app}.outbox.between-publish-and-sent")
+            await on.execute("update outbox set sent_at = now() where id = any($1::bigint[])", sent)
+        return bool(sent)
+
+    async def _publish(self, rows: list[Any], publisher: Publisher, public: Publisher) -> list[int]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._publish_one(row, publisher, public)) for row in rows]
+        return [row["id"] for row, task in zip(rows, tasks, strict=True) if task.result()]
+
+    async def _publish_one(self, row: Any, publisher: Publisher, public: Publisher) -> bool:
+        parcel = Parcel(row["body"], row["type"], JSON, {}, str(row["message_id"]))
+        try:
+            await publisher.send(row["exchange"], row["routing_key"], parcel, app=self._app)
+        except (Refused, Unroutable) as error:
+            log.warning("event not taken, will be repeated", reason=str(error), type=row["type"])
+            return False
+        if row["exchange"] == RECORD:
+            await public.send(EVENTS, row["routing_key"], parcel, app=self._app, mandatory=False)
+        return True

@@ -1,0 +1,82 @@
+"""A service process from start to end: its command line, signals, readiness, exit status.
+
+SIGTERM and SIGINT set the stop event: no new work is taken, what is under way ends, the process exits 0. A second
+signal ends it at once.
+"""
+
+import asyncio
+import importlib.util
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import structlog
+
+from leveret_runtime import logging
+from leveret_runtime.config import ConfigError, ServiceConfig, load, shown
+from leveret_runtime.systemd import notify
+
+log = structlog.get_logger(__name__)
+
+C = TypeVar("C", bound=ServiceConfig)
+
+
+def command(service: str, model: type[C], main: Callable[[C, asyncio.Event], Awaitable[None]]) -> click.Command:
+    """Make the console command `leveret-<service>` around `main(config, stop)`."""
+
+    @click.command(name=f"leveret-{service}")
+    @click.option("--config", type=click.Path(path_type=Path), help="YAML configuration file.")
+    @click.option("--check-config", is_flag=True, help="Read the configuration, say whether it is good, and stop.")
+    @click.option("--show-config", is_flag=True, help="Print the configuration in force, secrets hidden, and stop.")
+    @click.version_option(package_name="leveret")
+    def run(config: Path | None, check_config: bool, show_config: bool) -> None:
+        try:
+            read = load(model, config)
+        except ConfigError as error:
+            click.echo(f"leveret-{service}: {error}", err=True)
+            raise SystemExit(2) from None
+        if show_config:
+            for key, value in shown(read).items():
+                click.echo(f"{key}: {value}")
+        if check_config or show_config:
+            return
+        logging.configure(service, read.log_level)
+        asyncio.run(_run(service, main, read))
+
+    run.help = f"Leveret's {service} service. Reads LEVERET_{service.upper()}_* from the environment."
+    return run
+
+
+async def _run(service: str, main: Callable[[C, asyncio.Event], Awaitable[None]], config: C) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            sys.exit(1)
+        log.info("stopping")
+        notify("STOPPING=1")
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    log.info("starting")
+    await main(config, stop)
+    log.info("stopped")
+
+
+def ready(status: str) -> None:
+    """Tell systemd and the log that the service is connected and consuming."""
+    notify("READY=1", f"STATUS={status}")
+    log.info("ready", status=status)
+
+
+def require(service: str, *modules: str) -> None:
+    """Exit 2 where a module of the service's extra is missing, naming the extra."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            click.echo(f"leveret-{service}: {module} is missing; install leveret[{service}]", err=True)
+            raise SystemExit(2)
