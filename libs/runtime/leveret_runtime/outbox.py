@@ -5,7 +5,7 @@ crash between publish and `sent_at` publishes a row twice, with the same `messag
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -49,6 +49,34 @@ async def put(on: "Connection", job: int, exchange: str, key: str, message: Mess
         "insert into outbox (job, exchange, routing_key, type, message_id, body) values ($1, $2, $3, $4, $5, $6)",
         job, exchange, key, message.TYPE, uuid7(), message.model_dump_json(exclude_none=True).encode(),
     )  # fmt: skip
+
+
+async def number(on: "Connection", counts: Mapping[int, int]) -> dict[int, int]:
+    """Number many jobs' next events at once: job → how many events; gives job → the first one's seq."""
+    rows = await on.fetch(
+        """
+        insert into event_number as n (job, seq) select * from unnest($1::bigint[], $2::integer[])
+        on conflict (job) do update set seq = n.seq + excluded.seq returning job, seq
+        """,
+        list(counts), list(counts.values()),
+    )  # fmt: skip
+    return {row["job"]: row["seq"] - counts[row["job"]] + 1 for row in rows}
+
+
+async def put_all(on: "Connection", rows: Sequence[tuple[int, str, str, Message]]) -> None:
+    """Put many (job, exchange, key, message) at once, in this order."""
+    await on.execute(
+        """
+        insert into outbox (job, exchange, routing_key, type, message_id, body)
+        select * from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::bytea[])
+        """,
+        [job for job, _, _, _ in rows],
+        [exchange for _, exchange, _, _ in rows],
+        [key for _, _, key, _ in rows],
+        [message.TYPE for _, _, _, message in rows],
+        [uuid7() for _ in rows],
+        [message.model_dump_json(exclude_none=True).encode() for _, _, _, message in rows],
+    )
 
 
 class Outbox:

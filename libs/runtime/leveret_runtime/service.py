@@ -70,8 +70,8 @@ async def _run(service: str, main: Callable[[C, asyncio.Event], Awaitable[None]]
 
 def ready(status: str) -> None:
     """Tell systemd and the log that the service is connected and consuming."""
+    log.info("ready", status=status)  # first: who waits for readiness may read the log then
     notify("READY=1", f"STATUS={status}")
-    log.info("ready", status=status)
 
 
 def require(service: str, *modules: str) -> None:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Stores streamed output and artifacts, proves it complete, serves it over HTTP."""

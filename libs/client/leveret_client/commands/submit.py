@@ -1,0 +1,145 @@
+"""`leveret submit`: publish a manifest; with `--follow`, watch the build to its end."""
+
+import asyncio
+from dataclasses import dataclass
+
+import click
+
+from leveret_client import exits
+from leveret_client.client import Client
+from leveret_client.commands.validate import read_manifest
+from leveret_client.errors import NotReached, SubmissionFailed
+from leveret_client.follow import Following
+from leveret_client.options import Settings, broker_options
+from leveret_client.output import LogOutput
+from leveret_client.running import run
+from leveret_client.watching import follow_on, report, watch
+from leveret_proto.base import Visibility
+from leveret_proto.ids import message_id as new_message_id
+from leveret_proto.manifest import render
+from leveret_proto.messages import SubmissionAccepted
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A manifest with its circumstances. The same `message_id` makes it the same job, however often it is sent."""
+
+    text: bytes
+    name: str
+    project: str
+    note: str | None
+    tags: tuple[str, ...]
+    visibility: Visibility
+    priority: int
+    secrets: bool
+    message_id: str
+
+    async def to(self, client: Client) -> SubmissionAccepted:
+        """Submit it. Raises SubmissionFailed."""
+        return await client.submit(
+            self.text, project=self.project, note=self.note, tags=self.tags, visibility=self.visibility,
+            priority=self.priority, secrets=self.secrets, message_id=self.message_id,
+        )  # fmt: skip
+
+
+@click.command()
+@click.argument("file", type=click.Path(allow_dash=True))
+@click.option("--follow", "-f", is_flag=True, help="Show the log live; the exit status is the build's.")
+@click.option("--project", default="default", show_default=True, help="The project it belongs to.")
+@click.option("--note", help="A line for people, repeated in every event.")
+@click.option("--tag", "tags", multiple=True, help="A label, repeated in every event; may be given again.")
+@click.option(
+    "--visibility",
+    type=click.Choice([str(kind) for kind in Visibility]),
+    default=str(Visibility.UNLISTED),
+    show_default=True,
+    help="Who may see the job.",
+)
+@click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher goes first among the owner's jobs.")
+@click.option("--no-secrets", is_flag=True, help="Withhold every secret the manifest names.")
+@click.option("--message-id", help="Submitting again under the same one gives the same job.")
+@broker_options
+def submit(
+    settings: Settings,
+    file: str,
+    follow: bool,
+    project: str,
+    note: str | None,
+    tags: tuple[str, ...],
+    visibility: str,
+    priority: int,
+    no_secrets: bool,
+    message_id: str | None,
+) -> None:
+    """Submit the manifest FILE ('-': standard input)."""
+    name = "<stdin>" if file == "-" else file
+    sent = Sent(
+        read_manifest(file), name, project, note, tags, Visibility(visibility), priority, not no_secrets,
+        message_id or new_message_id(),
+    )  # fmt: skip
+    run(lambda: _followed(settings, sent) if follow else _submitted(settings, sent))
+
+
+async def _submitted(settings: Settings, sent: Sent) -> int:
+    async with settings.client() as client:
+        try:
+            _accepted(settings, sent, await sent.to(client))
+        except SubmissionFailed as failed:
+            return refused(settings, sent, failed)
+    return exits.OK
+
+
+async def _followed(settings: Settings, sent: Sent) -> int:
+    state: Following | None = None
+    shown = LogOutput(settings.output)
+    try:
+        async with settings.client() as client:
+            # bound before submitting, so that not even the first event is missed
+            subscription = await client.subscribe()
+            await subscription.bind_owner(settings.owner, [sent.visibility])
+            try:
+                accepted = await sent.to(client)
+            except SubmissionFailed as failed:
+                return refused(settings, sent, failed)
+            _accepted(settings, sent, accepted, aside=True)
+            state = Following(accepted.job)
+            await subscription.bind_tail(sent.visibility, accepted.owner, accepted.job)
+            # a job of an earlier submission may have ended long ago: then it is asked about, not waited for
+            await follow_on(client, settings, state, shown, None if accepted.known else subscription)
+        return report(settings, state)
+    except NotReached:
+        if state is None:
+            raise
+        return await watch(settings, state, shown)
+    except asyncio.CancelledError:
+        shown.break_line()
+        if state is not None:
+            settings.output.say(f"leveret: the build goes on; `leveret cancel {state.job}` ends it", "yellow")
+        raise
+
+
+def _accepted(settings: Settings, sent: Sent, accepted: SubmissionAccepted, *, aside: bool = False) -> None:
+    output = settings.output
+    if output.as_json:
+        output.document(accepted.TYPE, accepted)
+        return
+    click.echo(render(accepted.warnings, sent.text, sent.name, color=output.errors.is_terminal), nl=False, err=True)
+    known = " (submitted before)" if accepted.known else ""
+    if aside:
+        output.say(f"job {accepted.job}{known}", "bold")
+    elif output.terminal:
+        output.line((f"job {accepted.job}", "bold"), known)
+    else:
+        click.echo(str(accepted.job))
+
+
+def refused(settings: Settings, sent: Sent, failed: SubmissionFailed) -> int:
+    """Show why a submission became no job."""
+    output, answer = settings.output, failed.answer
+    if output.as_json:
+        output.document(answer.TYPE, answer)
+    else:
+        shown = render(answer.diagnostics, sent.text, sent.name, color=output.errors.is_terminal)
+        click.echo(shown, nl=False, err=True)
+        output.say(f"leveret: rejected: {answer.message}", "red")
+    return exits.FAILED

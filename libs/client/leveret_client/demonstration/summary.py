@@ -1,0 +1,83 @@
+"""The end of the demo: the result, what was built, and where the time went."""
+
+import hashlib
+import os
+import urllib.request
+from pathlib import Path
+from urllib.parse import quote
+
+from rich.table import Table
+from rich.text import Text
+
+from leveret_client.output import STYLES, Output, size
+from leveret_proto.messages import Artifact, JobEvent, JobView
+
+#: Seconds for an answer of the logsink's HTTP server.
+HTTP_LIMIT = 30.0
+
+
+class DownloadError(Exception):
+    """An artifact could not be fetched whole."""
+
+
+def download(artifact: Artifact, folder: Path) -> Path:
+    """Fetch an artifact over HTTP into `folder` and check it. Blocks. Raises DownloadError."""
+    if artifact.url is None or not artifact.url.startswith(("http://", "https://")):
+        raise DownloadError(f"{artifact.name}: no link to it came")
+    folder.mkdir(parents=True, exist_ok=True)
+    # the name is a guest's: one plain file below `folder`, whatever it says
+    target = folder / quote(artifact.name, safe=" +,@=~").lstrip(".")
+    digest = hashlib.sha256()
+    try:
+        with urllib.request.urlopen(artifact.url, timeout=HTTP_LIMIT) as answer, target.open("wb") as out:
+            while piece := answer.read(1024 * 1024):
+                digest.update(piece)
+                out.write(piece)
+    except OSError as error:
+        raise DownloadError(f"{artifact.name}: {error}") from None
+    if digest.hexdigest() != artifact.sha256:
+        raise DownloadError(f"{artifact.name}: what came is not what was built (SHA-256 differs)")
+    os.chmod(target, 0o755)
+    return target
+
+
+def show_summary(output: Output, end: JobEvent | JobView, prepared: float, started: float) -> None:
+    """Print the job's result and where the time went.
+
+    Args:
+        prepared: seconds for image and source.
+        started: seconds from there until the job was submitted.
+    """
+    if output.as_json:
+        return
+    table = Table("step", "seconds", "", box=None, header_style="dim")
+    table.columns[1].justify = "right"
+    for name, seconds, note in _rows(end, prepared, started):
+        table.add_row(name, f"{seconds:.1f}", note)
+    output.line()
+    output.line((f"job {end.facts.job}: ", "bold"), (end.status, f"bold {STYLES[end.status]}"), f"  {end.reason}",
+                f"  {end.detail}" if end.detail else "")  # fmt: skip
+    output.console.print(table)
+
+
+def show_artifact(output: Output, artifact: Artifact, path: Path) -> None:
+    if output.as_json:
+        output.document("artifact", artifact.model_dump(mode="json") | {"file": str(path)})
+    else:
+        output.line(("artifact ", "dim"), Text(str(path), style="bold").plain, f"  {size(artifact.bytes)}")
+
+
+def _rows(end: JobEvent | JobView, prepared: float, started: float) -> list[tuple[str, float, str]]:
+    rows: list[tuple[str, float | None, str]] = [
+        ("image and source", prepared, "cached from the second run on"),
+        ("broker, database, services", started, ""),
+    ]
+    if isinstance(end, JobEvent):
+        rows.append(("queued", end.queued_seconds, ""))
+    timings = end.timings
+    if timings is not None:
+        rows += [("boot", timings.boot, ""), ("setup", timings.setup, "clone the sources")]
+    rows += [(f"task {task.name}", task.seconds, task.state) for task in end.tasks]
+    if timings is not None:
+        rows += [("artifacts", timings.artifacts, ""), ("the build, all told", timings.total, "")]
+    return [(name, seconds, note) for name, seconds, note in rows if seconds is not None]

@@ -1,0 +1,92 @@
+"""The canary: proof that the path of the beats through the broker works, and the pulse that moves the leases' clock.
+
+It goes through the workers' queue itself, so its return proves that every beat before it has been taken. Beats that
+wait behind an outage can then never be mistaken for silence.
+"""
+
+import asyncio
+from uuid import uuid4
+
+import structlog
+from aio_pika.abc import AbstractIncomingMessage
+
+from leveret_dispatcher import session_store
+from leveret_dispatcher.config import APP
+from leveret_dispatcher.desk import Desk
+from leveret_dispatcher.lifecycle import Overdue
+from leveret_proto.envelope import RAW, Parcel
+from leveret_proto.messages import Abandon
+from leveret_proto.topology import DISPATCHER_WORKERS
+from leveret_runtime.broker import Refused
+from leveret_runtime.waits import pause
+
+log = structlog.get_logger(__name__)
+
+TYPE = "dispatcher.canary"
+
+
+class Canary:
+    """The canary of one term of leadership."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._name = str(uuid4())
+
+    async def fly_for_ever(self, stop: asyncio.Event) -> None:
+        """Send the canary at its interval until `stop` is set."""
+        while not stop.is_set():
+            parcel = Parcel(b"", TYPE, RAW)
+            try:
+                await self._desk.publisher.send(
+                    "", DISPATCHER_WORKERS, parcel, app=APP, mandatory=False, correlation_id=self._name
+                )
+            except Refused as error:
+                log.warning("the canary was refused, so leases stand still", reason=str(error))
+            await pause(self._desk.config.canary, stop)
+
+    @staticmethod
+    def released(delivery: AbstractIncomingMessage) -> bool:
+        """Whether `delivery` is any leader's canary. Workers may not publish on the default exchange."""
+        return delivery.type == TYPE and not delivery.exchange
+
+    def owns(self, delivery: AbstractIncomingMessage) -> bool:
+        """Whether `delivery` is the canary of this term."""
+        return self.released(delivery) and delivery.correlation_id == self._name
+
+    async def came_back(self) -> None:
+        """Move the leases' clock, and part with what has run out."""
+        desk = self._desk
+        desk.leases.canary_back(asyncio.get_running_loop().time())
+        for worker in desk.leases.lost_sessions():
+            await self._lose_session(worker)
+        lost = desk.leases.lost()
+        if lost:
+            async with desk.transaction() as tx:
+                await desk.lose(tx, lost, "its worker was not heard any more")
+        await self._end_overdue()
+
+    async def _lose_session(self, worker: str) -> None:
+        desk = self._desk
+        session = desk.sessions.get(worker)
+        if session is None:
+            desk.leases.leave(worker)
+            return
+        log.warning("session lost", worker=worker, session=session.id)
+        async with desk.transaction() as tx:
+            await session_store.end(tx.on, session.id, "lost")
+            await desk.lose(tx, desk.leases.of_worker(worker), f"worker {worker} was not heard any more")
+            await desk.tell_worker(tx, session, "lost")
+            tx.after.append(lambda: desk.unseat(session))
+
+    async def _end_overdue(self) -> None:
+        desk = self._desk
+        overdue = desk.leases.overdue()
+        if not overdue:
+            return
+        async with desk.transaction() as tx:
+            await desk.move(tx, {held.job: Overdue() for held in overdue})
+        for held in overdue:
+            session = desk.sessions.get(held.worker)
+            if session is not None:
+                order = Abandon(grant=held.grant, why="the job outlived its time limit")
+                await desk.control(held.worker, session.id, order)

@@ -1,0 +1,176 @@
+"""The leader's desk: its picture of the present in memory, and the only way to change a job.
+
+The database is the truth; what is in memory is an index of it, changed only after a commit, and thrown away with the
+term of leadership. One transaction at a time, in batches: faster than many at once that wait for each other's rows.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from leveret_dispatcher import session_store, store
+from leveret_dispatcher.config import APP, Config
+from leveret_dispatcher.events import Links
+from leveret_dispatcher.leader import Leadership
+from leveret_dispatcher.leases import Held, Leases
+from leveret_dispatcher.ledger import Change, Transaction
+from leveret_dispatcher.lifecycle import Input, Lost
+from leveret_dispatcher.matching import Matching, Session
+from leveret_proto import keys
+from leveret_proto.envelope import pack
+from leveret_proto.messages import Cancel, JobStatus, Message, WorkerEvent
+from leveret_proto.topology import CONTROL, RECORD
+from leveret_runtime.broker import Publisher, Refused, Unroutable
+
+if TYPE_CHECKING:
+    from leveret_runtime.db import Database
+
+log = structlog.get_logger(__name__)
+
+#: Refused sessions remembered.
+MOST_REFUSED = 1000
+
+
+class Desk:
+    """Everything the handlers share for one term of leadership."""
+
+    def __init__(
+        self,
+        config: Config,
+        database: "Database",
+        leadership: Leadership,
+        publisher: Publisher,
+        on_commit: Callable[[], None],
+    ) -> None:
+        """`on_commit` is called after every commit: there may be something in the outbox."""
+        self.config = config
+        self.database = database
+        self.leadership = leadership
+        self.publisher = publisher
+        self.links = Links(config.logs_url)
+        self.matching = Matching()
+        self.leases = Leases(config.lease, longest_tick=3 * config.canary)
+        #: The live session of each worker.
+        self.sessions: dict[str, Session] = {}
+        #: Set when a job and a free slot may meet, or a reason for waiting may have changed.
+        self.stirred = asyncio.Event()
+        #: Sessions refused already, so that each is told to the world once.
+        self._refused: set[str] = set()
+        self._on_commit = on_commit
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def transaction(self, failpoint: Callable[[], None] = lambda: None) -> AsyncIterator[Transaction]:
+        """Change jobs: fenced by the epoch, committed at the block's end, and then true in memory too.
+
+        `failpoint` is called right before the commit. Raises Deposed, DatabaseAway.
+        """
+        async with self._lock:
+            async with self.database.transaction() as on:
+                at = await self.leadership.check(on)
+                open_ = Transaction(on, at, self.links)
+                yield open_
+                failpoint()
+            for change in open_.changes:
+                self._apply(change)
+            for action in open_.after:
+                action()
+            self._on_commit()
+            self.stirred.set()
+
+    async def load(self) -> None:
+        """Learn the present from the database. Leases start afresh."""
+        async with self.database.connection() as on:
+            for job, requirement, reason in await store.waiting_jobs(on):
+                self.matching.add(job, requirement, reason)
+            for row in await store.attempts_under_way(on):
+                self.leases.hold(
+                    str(row["id"]), row["job"], row["number"], row["worker"],
+                    row["time_limit"] + self.config.overrun,
+                    elapsed=row["elapsed"], acknowledged=row["seq"] > 0, cancelling=row["cancelling"],
+                )  # fmt: skip
+            for session in await session_store.live(on):
+                self.seat(session)
+        self.stirred.set()
+        log.info("loaded", waiting=len(self.matching), sessions=len(self.sessions))
+
+    def seat(self, session: Session) -> None:
+        """A session lives: it may be granted jobs."""
+        self.sessions[session.worker] = session
+        self.leases.join(session.worker)
+        self.matching.seat(session)
+        self.stirred.set()
+
+    def unseat(self, session: Session) -> None:
+        """A session lives no more."""
+        if self.sessions.get(session.worker) is session:
+            del self.sessions[session.worker]
+            self.leases.leave(session.worker)
+        self.matching.unseat(session)
+        self.stirred.set()
+
+    def refuse(self, session: str) -> bool:
+        """Note that a session is refused; say whether that is news."""
+        if session in self._refused:
+            return False
+        if len(self._refused) >= MOST_REFUSED:
+            self._refused.clear()
+        self._refused.add(session)
+        return True
+
+    async def move(self, tx: Transaction, inputs: dict[int, Input]) -> None:
+        """Lock the jobs and give each its input."""
+        if inputs:
+            rows = await store.lock_jobs(tx.on, inputs)
+            await tx.advance(list(rows.values()), inputs, {})
+
+    async def lose(self, tx: Transaction, held: Sequence[Held], why: str) -> None:
+        """Take attempts as lost."""
+        rows = await store.lock_jobs(tx.on, [one.job for one in held])
+        numbers = {one.job: one.attempt for one in held}
+        current = [row for row in rows.values() if row.course.attempt == numbers[row.id]]
+        await tx.advance(current, {row.id: Lost(why) for row in current}, {})
+
+    async def tell_worker(
+        self, tx: Transaction, session: Session, state: str, detail: str | None = None, notes: tuple[str, ...] = ()
+    ) -> None:
+        """Publish a WorkerEvent with the transaction."""
+        event = WorkerEvent.model_validate(
+            {
+                "worker": session.worker, "state": state, "capabilities": session.offer, "slots": session.slots,
+                "detail": detail, "notes": notes, "at": tx.at,
+            }
+        )  # fmt: skip
+        await tx.tell(RECORD, keys.worker_event(session.worker, state), event)
+
+    async def control(self, worker: str, session: str, order: Message) -> None:
+        """Order a session. One that is not there gets nothing: its next beat is answered again."""
+        try:
+            await self.publisher.send(CONTROL, keys.control(worker, session), pack(order), app=APP)
+        except (Unroutable, Refused) as error:
+            log.info("order not taken", worker=worker, order=order.TYPE, reason=str(error))
+
+    async def order_cancel(self, job: int) -> None:
+        """Have the worker end the attempt under way of `job`, if there is one."""
+        held = self.leases.of_job(job)
+        session = self.sessions.get(held.worker) if held is not None else None
+        if held is not None and session is not None:
+            await self.control(held.worker, session.id, Cancel(grant=held.grant))
+
+    def _apply(self, change: Change) -> None:
+        row, course = change.row, change.row.course
+        if course.status is JobStatus.PENDING:
+            self.matching.add(row.id, row.requirement, course.reason)
+        else:
+            self.matching.remove(row.id)
+        held = self.leases.of_job(row.id)
+        if held is None or held.attempt != course.attempt:
+            return
+        if change.step.fate is not None:
+            self.leases.release(held.grant)
+        elif change.started:
+            self.leases.started(held.grant)
+        held.cancelling = course.cancelling

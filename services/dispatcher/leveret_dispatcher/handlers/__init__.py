@@ -1,0 +1,1 @@
+"""One file for each queue that the dispatcher consumes."""

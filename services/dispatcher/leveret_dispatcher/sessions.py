@@ -1,0 +1,46 @@
+"""One live session a worker name: what to make of the first words of a session. Pure."""
+
+from enum import StrEnum
+
+from leveret_dispatcher.matching import Session
+from leveret_dispatcher.session_store import PastSession
+from leveret_proto.messages import WorkerBeat
+
+
+class Standing(StrEnum):
+    """What a session that beats is to us."""
+
+    KNOWN = "known"
+    #: The name is free: it joins, for the first time or after it was lost.
+    JOINS = "joins"
+    #: The same spool: the worker was restarted, and the session before is over.
+    RESTARTED = "restarted"
+    #: Another session lives under its name.
+    REFUSED = "refused"
+    #: Overtaken by a later beat, or a goodbye of a session that is gone already.
+    LATE = "late"
+
+
+def judge(beat: WorkerBeat, live: Session | None, past: PastSession | None) -> Standing:
+    """Say what a beat makes of its session.
+
+    Args:
+        live: the session that lives under the worker's name.
+        past: how the beat's own session had ended, if it had.
+    """
+    if live is not None and live.id == beat.session:
+        return Standing.KNOWN if beat.beat > live.beat else Standing.LATE
+    if beat.closing:
+        return Standing.LATE
+    if past is not None:
+        # only a session that was lost may come back, and not past another one
+        back = past.ended_as == "lost" and past.worker == beat.worker and live is None
+        return Standing.JOINS if back else Standing.REFUSED
+    if live is None:
+        return Standing.JOINS
+    return Standing.RESTARTED if live.spool == beat.spool else Standing.REFUSED
+
+
+def new_session(beat: WorkerBeat) -> Session:
+    """Make the session that a beat begins."""
+    return Session(beat.worker, beat.session, beat.spool, beat.capabilities, beat.slots, beat.draining)

@@ -1,0 +1,120 @@
+"""Chunks from a partition's queue into storage: written, synced, committed, then acked, batch by batch."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
+
+from leveret_logsink import chunks, streams
+from leveret_logsink.assembly import Held, Lie, accept
+from leveret_logsink.chunks import Chunk, Kind, StreamKey
+from leveret_logsink.config import LogsinkConfig
+from leveret_logsink.storage import Storage
+from leveret_logsink.streams import Stream
+from leveret_proto import topology
+from leveret_proto.envelope import Unreadable
+from leveret_runtime.broker import Consumer, Publisher, settle
+from leveret_runtime.db import Connection, Database
+from leveret_runtime.dead import file_dead
+from leveret_runtime.failpoints import failpoint
+
+#: Batches under way at the same time: each holds a database connection while its bytes are synced.
+WRITERS = 4
+
+
+@dataclass
+class _Batch:
+    """Deliveries on their way in."""
+
+    kept: list[AbstractIncomingMessage] = field(default_factory=list)
+    refused: list[tuple[AbstractIncomingMessage, str]] = field(default_factory=list)
+    held: dict[StreamKey, Held] = field(default_factory=dict)
+    writes: dict[StreamKey, list[tuple[int, memoryview]]] = field(default_factory=dict)
+
+
+class Storing:
+    """Stores chunks of both kinds. `stored` is called after every commit."""
+
+    def __init__(self, config: LogsinkConfig, database: Database, storage: Storage, stored: Callable[[], None]) -> None:
+        self._config = config
+        self._database = database
+        self._storage = storage
+        self._stored = stored
+        self._writers = asyncio.Semaphore(WRITERS)
+
+    async def open(self, on: AbstractConnection, kind: Kind, partition: int, stop: asyncio.Event) -> Consumer:
+        """Begin to consume a partition; another logsink may be the active one."""
+        queue = topology.queue(_queue(kind, partition))
+        return await Consumer.open(on, queue.name, prefetch=queue.prefetch, stop=stop)
+
+    async def run(self, consumer: Consumer, publisher: Publisher, kind: Kind, partition: int) -> None:
+        """Store what `consumer` delivers until it stops. `publisher` takes the dead letters."""
+        most = topology.queue(_queue(kind, partition)).prefetch - 1
+        async for message in consumer:
+            await self._take(kind, partition, [message, *consumer.ready(most)], publisher)
+
+    async def _take(
+        self, kind: Kind, partition: int, messages: Sequence[AbstractIncomingMessage], publisher: Publisher
+    ) -> None:
+        batch = _Batch()
+        readable: list[tuple[AbstractIncomingMessage, Chunk]] = []
+        for message in messages:
+            try:
+                readable.append((message, _read(kind, partition, message)))
+            except Unreadable as error:
+                batch.refused.append((message, str(error)))
+        if readable:
+            await self._store(kind, readable, batch)
+            self._stored()
+            failpoint(f"logsink.{kind}.between-commit-and-publish")
+        for message, reason in batch.refused:
+            await file_dead(publisher, message, _queue(kind, partition), reason, app="logsink")
+        failpoint(f"logsink.{kind}.before-ack")
+        if batch.kept:
+            await settle(batch.kept[-1], multiple=True)
+
+    async def _store(self, kind: Kind, readable: list[tuple[AbstractIncomingMessage, Chunk]], batch: _Batch) -> None:
+        names = {chunk.key: chunk.name for _, chunk in readable}
+        async with self._writers, self._database.connection() as on:
+            await streams.begin(on, names, self._config.end_wait)
+            async with on.transaction():
+                await self._store_locked(on, readable, batch, await streams.lock(on, names))
+                failpoint(f"logsink.{kind}.before-commit")
+
+    async def _store_locked(
+        self,
+        on: Connection,
+        readable: list[tuple[AbstractIncomingMessage, Chunk]],
+        batch: _Batch,
+        rows: dict[StreamKey, Stream],
+    ) -> None:
+        for message, chunk in readable:
+            try:
+                self._plan(chunk, rows[chunk.key], batch)
+                batch.kept.append(message)
+            except Lie as lie:
+                batch.refused.append((message, str(lie)))
+        if batch.writes:
+            await asyncio.to_thread(self._storage.write, batch.writes)
+        await streams.save(on, [(rows[key].id, held) for key, held in batch.held.items() if held != rows[key].held])
+
+    def _plan(self, chunk: Chunk, row: Stream, batch: _Batch) -> None:
+        """Note what `chunk` changes. Raises Lie."""
+        if chunk.name != row.name:
+            raise Lie("another name for an artifact that has begun")
+        limit = self._config.log_limit if chunk.key.kind == "log" else self._config.artifact_limit
+        before = batch.held.get(chunk.key, row.held)
+        batch.held[chunk.key], parts = accept(before, chunk.offset, len(chunk.body), chunk.end, limit)
+        body = memoryview(chunk.body)
+        for start, end in parts:
+            piece = body[start - chunk.offset : end - chunk.offset]
+            batch.writes.setdefault(chunk.key, []).append((start, piece))
+
+
+def _queue(kind: Kind, partition: int) -> str:
+    return topology.logsink_logs(partition) if kind == "log" else topology.logsink_artifacts(partition)
+
+
+def _read(kind: Kind, partition: int, message: AbstractIncomingMessage) -> Chunk:
+    return chunks.read(kind, partition, message.routing_key or "", message.type, message.headers or {}, message.body)

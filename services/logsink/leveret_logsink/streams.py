@@ -1,0 +1,117 @@
+"""The table of streams: what is stored of each, under a lock while it changes.
+
+A row's lock makes a writer safe from another logsink that has just taken the partition over.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from leveret_logsink.assembly import End, Held
+from leveret_logsink.chunks import Kind, StreamKey
+from leveret_logsink.ranges import Ranges
+from leveret_logsink.verdict import State
+from leveret_runtime.db import Connection
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+else:
+    Record = object
+
+COLUMNS = """
+    s.id, s.kind, s.job, s.attempt, s.worker, s.label, s.name, s.stored, s.total, s.sha256, s.lines, s.state, s.mismatch
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A row."""
+
+    id: int
+    key: StreamKey
+    held: Held
+    state: State
+    mismatch: bool
+    name: str | None
+    lines: int | None
+
+
+def of_row(row: Record) -> Stream:
+    """Read a row that was selected with COLUMNS."""
+    kind: Kind = row["kind"]
+    key = StreamKey(kind, row["job"], row["attempt"], row["worker"], row["label"])
+    end = None if row["total"] is None else End(row["total"], row["sha256"])
+    held = Held(Ranges.of_flat(row["stored"]), end)
+    return Stream(row["id"], key, held, row["state"], row["mismatch"], row["name"], row["lines"])
+
+
+async def begin(on: Connection, names: Mapping[StreamKey, str | None], end_wait: float) -> None:
+    """Make rows for streams that have none, outside of any transaction (so that no lock is held for another).
+
+    A log that begins after its attempt has been judged is judged too, `end_wait` seconds from now.
+    """
+    keys = sorted(names)
+    await on.execute(
+        """
+        with begun as (
+            insert into stream (kind, job, attempt, worker, label, name)
+            select * from unnest($1::text[], $2::bigint[], $3::integer[], $4::text[], $5::text[], $6::text[])
+            on conflict do nothing returning kind, job, attempt, worker
+        )
+        update attempt a set judge_at = coalesce(a.judge_at, now() + make_interval(secs => $7))
+        from begun b
+        where b.kind = 'log' and a.ended_at is not null
+          and (a.job, a.attempt, a.worker) = (b.job, b.attempt, b.worker)
+        """,
+        *_columns(keys),
+        [names[key] for key in keys],
+        end_wait,
+    )
+
+
+async def lock(on: Connection, keys: Iterable[StreamKey]) -> dict[StreamKey, Stream]:
+    """Lock the rows of `keys` for the transaction, in the one order that everyone locks in."""
+    rows = await on.fetch(
+        f"""
+        select {COLUMNS} from stream s
+        join unnest($1::text[], $2::bigint[], $3::integer[], $4::text[], $5::text[])
+          as k(kind, job, attempt, worker, label) using (kind, job, attempt, worker, label)
+        order by s.id for update of s
+        """,
+        *_columns(sorted(keys)),
+    )
+    return {stream.key: stream for stream in map(of_row, rows)}
+
+
+async def lock_id(on: Connection, id_: int) -> Stream:
+    """Lock one row for the transaction."""
+    row = await on.fetchrow(f"select {COLUMNS} from stream s where s.id = $1 for update", id_)
+    assert row is not None  # rows are never deleted while their attempt is known
+    return of_row(row)
+
+
+async def save(on: Connection, changed: Iterable[tuple[int, Held]]) -> None:
+    """Write what is now held of the locked rows."""
+    await on.executemany(
+        "update stream set stored = $2, contiguous = $3, total = $4, sha256 = $5 where id = $1",
+        [
+            (
+                id_,
+                held.stored.flat(),
+                held.stored.contiguous,
+                held.end.total if held.end else None,
+                held.end.sha256 if held.end else None,
+            )
+            for id_, held in changed
+        ],
+    )
+
+
+def _columns(keys: Sequence[StreamKey]) -> tuple[list[Any], ...]:
+    return (
+        [key.kind for key in keys],
+        [key.job for key in keys],
+        [key.attempt for key in keys],
+        [key.worker for key in keys],
+        [key.label for key in keys],
+    )

@@ -1,0 +1,106 @@
+"""The live tail: whatever a log has gained without a hole goes out on `leveret.tail`, after it is stored.
+
+Unconfirmed, and perhaps twice after a crash: each piece says its offset, and who missed one asks for the history.
+"""
+
+import asyncio
+
+from leveret_logsink import streams
+from leveret_logsink.storage import Storage
+from leveret_logsink.streams import Stream
+from leveret_proto import keys
+from leveret_proto.base import JobFacts
+from leveret_proto.envelope import pack_bytes
+from leveret_proto.messages import TailChunk
+from leveret_proto.topology import TAIL
+from leveret_runtime.broker import Publisher
+from leveret_runtime.db import Database
+from leveret_runtime.waits import pause
+
+#: Seconds between looks where nobody wakes us.
+IDLE = 1.0
+#: Logs looked at together.
+BATCH = 200
+#: Bytes of a message, and of one log in one round, so that a flood holds nobody else up for long.
+PIECE = 64 * 1024
+ROUND = 1024 * 1024
+
+
+class Tail:
+    """Publishes what followers have not been sent. One instance a process."""
+
+    def __init__(self, database: Database, storage: Storage) -> None:
+        self._database = database
+        self._storage = storage
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """There may be something new."""
+        self._wake.set()
+
+    async def run(self, publisher: Publisher, stop: asyncio.Event) -> None:
+        """Publish on `publisher` (unconfirmed) until `stop` is set."""
+        while not stop.is_set():
+            self._wake.clear()
+            while not stop.is_set() and await self._publish_some(publisher):
+                pass
+            await pause(IDLE, self._wake, stop)
+
+    async def _publish_some(self, publisher: Publisher) -> bool:
+        """Publish what is new of each log; say whether there was any."""
+        async with self._database.connection() as on:
+            rows = await on.fetch(
+                f"""
+                select {streams.COLUMNS}, s.tailed, j.facts
+                from stream s join attempt a using (job, attempt, worker) join job j using (job)
+                where s.kind = 'log' and not s.tail_ended and (s.tailed < s.contiguous or s.state <> 'open')
+                order by s.id limit $1
+                """,
+                BATCH,
+            )
+        told = [
+            await self._publish(
+                streams.of_row(row), row["tailed"], JobFacts.model_validate_json(row["facts"]), publisher
+            )
+            for row in rows
+        ]
+        if told:
+            await self._save(told)
+        return bool(told)
+
+    async def _publish(
+        self, stream: Stream, tailed: int, facts: JobFacts, publisher: Publisher
+    ) -> tuple[int, int, bool]:
+        """Publish a log's news; give (row, bytes told, whether its end was told)."""
+        contiguous = stream.held.stored.contiguous
+        until = min(contiguous, tailed + ROUND)
+        while tailed < until:
+            body = await asyncio.to_thread(self._storage.read, stream.key, tailed, min(PIECE, until - tailed))
+            if not body:
+                break  # the file lost bytes that were committed: the proof will find that out
+            await self._send(stream, facts, tailed, body, publisher)
+            tailed += len(body)
+        ended = stream.state != "open" and (tailed == contiguous or tailed < until)
+        if ended:
+            await self._send(stream, facts, tailed, b"", publisher, end=True)
+        return stream.id, tailed if tailed == until else contiguous, ended
+
+    async def _send(
+        self, stream: Stream, facts: JobFacts, offset: int, body: bytes, publisher: Publisher, *, end: bool = False
+    ) -> None:
+        key = stream.key
+        parcel = pack_bytes(TailChunk(job=key.job, attempt=key.attempt, task=key.label, offset=offset, end=end), body)
+        where = keys.tail(facts.visibility, facts.owner, key.job, key.label)
+        await publisher.send(TAIL, where, parcel, app="logsink", mandatory=False)
+
+    async def _save(self, told: list[tuple[int, int, bool]]) -> None:
+        async with self._database.transaction() as on:
+            ids = [id_ for id_, _, _ in told]
+            await on.execute("select from stream where id = any($1::bigint[]) order by id for update", ids)
+            await on.execute(
+                """
+                update stream s set tailed = greatest(s.tailed, u.tailed), tail_ended = s.tail_ended or u.ended
+                from unnest($1::bigint[], $2::bigint[], $3::boolean[]) as u(id, tailed, ended) where s.id = u.id
+                """,
+                ids, [tailed for _, tailed, _ in told], [ended for _, _, ended in told],
+            )  # fmt: skip

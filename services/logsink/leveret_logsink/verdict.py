@@ -1,0 +1,95 @@
+"""What follows from what is known: the logs an attempt owes; whether one is proven, given up or waited for. Pure."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from leveret_logsink.assembly import Held
+from leveret_proto.messages import SETUP_LOG, JobEvent, JobStatus, MissingRange, Reason, TaskState
+
+State = Literal["open", "sealed", "gap"]
+
+#: Missing ranges an event lists at most.
+MAX_MISSING = 100
+
+#: Ends that only a started attempt can come to, even where no `running` was seen in between.
+_STARTED = frozenset(
+    {
+        Reason.COMPLETED, Reason.TASK_FAILED, Reason.SETUP_FAILED,
+        Reason.ARTIFACT_FAILED, Reason.GUEST_LOST, Reason.TIME_LIMIT,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptNews:
+    """What a job event says of an attempt."""
+
+    attempt: int
+    worker: str | None
+    #: It ran: there is a setup log.
+    started: bool
+    ended: bool
+    #: Tasks that ran, so that each has a log.
+    ran: tuple[str, ...]
+
+
+def news(event: JobEvent) -> AttemptNews | None:
+    """Read what `event` says of its attempt; None where it has none.
+
+    An attempt is over at the job's end, and when the job waits again (lost, handed back).
+    """
+    if event.attempt is None:
+        return None
+    idle = (TaskState.SKIPPED, TaskState.PENDING)
+    ran = tuple(task.name for task in event.tasks if task.state not in idle)
+    started = event.status is JobStatus.RUNNING or bool(ran) or event.reason in _STARTED
+    ended = event.status.ended or event.status is JobStatus.PENDING
+    return AttemptNews(event.attempt, event.worker, started, ended, ran)
+
+
+def expected(started: bool, ran: Collection[str], begun: Collection[str]) -> list[str]:
+    """Give the logs that an ended attempt owes: of its setup, of every task that ran, and whatever has begun."""
+    owed = {*ran, *begun}
+    if started:
+        owed.add(SETUP_LOG)
+    return sorted(owed)
+
+
+class Verdict(Enum):
+    """What is to be done about a stream."""
+
+    WAIT = "wait"
+    PROVE = "prove"
+    GAP = "gap"
+    DONE = "done"
+
+
+def judge(held: Held, state: State, mismatch: bool, due: bool) -> Verdict:
+    """Decide about a stream.
+
+    Args:
+        held: what is stored.
+        state: what has been said of it in public.
+        mismatch: its bytes have been hashed and are not what the end promised.
+        due: its attempt ended so long ago that nothing more is waited for.
+    """
+    if state == "sealed":
+        return Verdict.DONE
+    if held.complete and not mismatch:
+        return Verdict.PROVE
+    if state == "gap":
+        return Verdict.DONE
+    return Verdict.GAP if mismatch or due else Verdict.WAIT
+
+
+def missing(held: Held, mismatch: bool) -> tuple[MissingRange, ...]:
+    """Give the first MAX_MISSING missing ranges; all of a stream whose digest is wrong, for no byte can be trusted."""
+    if mismatch:
+        return (MissingRange(start=0, end=held.end.total if held.end else None),)
+    known = held.end.total if held.end else held.stored.end
+    holes = [MissingRange(start=hole.start, end=hole.end) for hole in held.stored.missing(0, known)]
+    if held.end is None:
+        holes.append(MissingRange(start=known))
+    return tuple(holes[:MAX_MISSING])

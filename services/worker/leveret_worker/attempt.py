@@ -1,0 +1,163 @@
+"""One attempt on this worker: from the spooled grant to the settled result, whatever happens between.
+
+The build itself is in `build.py`. Around it stand the time limit, cancelling, and the couriers that bring logs,
+artifacts and status to the broker and outlive its absences.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+import structlog
+
+from leveret_guestapi import GuestApiError
+from leveret_proto.messages import Grant, HeldGrant, JobStatus, Reason, TaskState
+from leveret_runtime.failpoints import failpoint
+from leveret_worker import artifacts
+from leveret_worker.announcer import Announcer
+from leveret_worker.build import Build, Outcome
+from leveret_worker.config import Config
+from leveret_worker.couriers import artifact_sender, log_sender
+from leveret_worker.guests import Executor, Guest, NoSuchImage
+from leveret_worker.logs import SpooledLog
+from leveret_worker.mirror import Mirror
+from leveret_worker.outlet import Outlet
+from leveret_worker.snapshot import Snapshot
+from leveret_worker.spool import GrantSpool
+
+log = structlog.get_logger(__name__)
+
+
+class Attempt:
+    """A grant that this worker holds, until it is settled or abandoned."""
+
+    def __init__(self, grant: Grant, spool: GrantSpool, config: Config, control: Outlet, bulk: Outlet) -> None:
+        self.grant = grant
+        self.announcer = Announcer(control)
+        self._spool = spool
+        self._config = config
+        self._bulk = bulk
+        self._snapshot = Snapshot(grant)
+        self._stop: Outcome | None = None
+        self._build: asyncio.Task[Outcome] | None = None
+        self._couriers = asyncio.TaskGroup()
+        #: Set when there is nothing left to build.
+        self.over = asyncio.Event()
+
+    def held(self) -> HeldGrant:
+        """What a beat says of this grant."""
+        return self._snapshot.held()
+
+    def stop(self, outcome: Outcome) -> None:
+        """End the build with `outcome`, unless it has ended by itself."""
+        if self._stop is None:
+            self._stop = outcome
+            if self._build is not None:
+                self._build.cancel()
+
+    async def run(self, executor: Executor, mirror: Mirror, on_slot_free: Callable[[], None]) -> None:
+        """Build, deliver logs, artifacts and the result, and return when the result is settled.
+
+        Cancelled, it stops the machine and says nothing more.
+        """
+        arrived = time.monotonic()
+        async with self._couriers:
+            self._couriers.create_task(self.announcer.run())
+            try:
+                outcome = await self._conduct(executor, mirror, arrived)
+            finally:
+                self.over.set()
+                on_slot_free()
+            await self._deliver_artifacts()
+            self._end(outcome, time.monotonic() - arrived)
+
+    async def _conduct(self, executor: Executor, mirror: Mirror, arrived: float) -> Outcome:
+        """Run the build as a task of its own, so that it can be stopped without stopping the couriers."""
+        self._build = self._couriers.create_task(self._run_build(executor, mirror, arrived))
+        if self._stop is not None:  # stopped before it began
+            self._build.cancel()
+        try:
+            await asyncio.wait({self._build})
+        except asyncio.CancelledError:
+            self._build.cancel()
+            await asyncio.wait({self._build})
+            raise
+        if self._build.cancelled():
+            return self._stop or Outcome(None, Reason.HANDED_BACK)
+        return self._build.result()
+
+    async def _run_build(self, executor: Executor, mirror: Mirror, arrived: float) -> Outcome:
+        folder = self._spool.guest
+        folder.mkdir(mode=0o711)
+        seconds = self.grant.time_limit
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                async with executor.guest(self.grant, folder) as guest:
+                    self._snapshot.started(time.monotonic() - arrived)
+                    self._say()
+                    failpoint("worker.build.started")
+                    return await Build(guest, self.grant, self, mirror, self._config.job_url).run()
+        except NoSuchImage as error:
+            return Outcome(None, Reason.HANDED_BACK, f"image {error} is gone from this worker")
+        except GuestApiError as error:
+            return Outcome(JobStatus.FAILED, Reason.GUEST_LOST, str(error))
+        except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                return Outcome(JobStatus.TIMEOUT, Reason.TIME_LIMIT, f"the job's limit of {seconds:g} s is over")
+            log.exception("worker fault", job=self.grant.facts.job)
+            return Outcome(JobStatus.FAILED, Reason.WORKER_FAULT, f"{type(error).__name__}: {error}")
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    # --- what the build reports (build.Report) ---
+
+    def setup_done(self, seconds: float) -> None:
+        self._snapshot.timed(setup=seconds)
+        self._say()
+
+    def task(self, index: int, state: TaskState, exit_status: int | None, seconds: float | None) -> None:
+        self._snapshot.task(index, state, exit_status, seconds)
+        self._say()
+        failpoint("worker.task.moved")
+
+    def open_log(self, name: str) -> SpooledLog:
+        """Begin a log and its courier."""
+        limit, backlog = int(self.grant.log_limit), self._config.backlog_limit
+        spooled = SpooledLog(self._spool.log_path(name), self.grant.grant, name, limit=limit, backlog=backlog)
+        self._couriers.create_task(spooled.deliver(log_sender(self._bulk, self.grant, name)))
+        return spooled
+
+    def close_log(self, spooled: SpooledLog) -> None:
+        spooled.finish()
+        self._snapshot.logs.append(spooled.digest())
+
+    async def keep_artifact(self, index: int, path: str, guest: Guest) -> None:
+        limit = int(self.grant.artifact_limit)
+        data = guest.api.read_file(str(PurePosixPath(guest.profile.home) / path), limit)
+        await artifacts.spool(data, self._spool.artifacts, index, path, limit)
+
+    # --- the end ---
+
+    async def _deliver_artifacts(self) -> None:
+        """Artifacts are confirmed before the result is sent."""
+        started = time.monotonic()
+        spooled = artifacts.spooled_in(self._spool.artifacts)
+        for artifact in spooled:
+            send = artifact_sender(self._bulk, self.grant)
+            await artifacts.deliver(artifact, self._spool.artifacts, self.grant.grant, send)
+            self._snapshot.artifacts.append(artifact.message())
+        if spooled:
+            self._snapshot.timed(artifacts=time.monotonic() - started)
+
+    def _end(self, outcome: Outcome, total: float) -> None:
+        self._snapshot.timed(total=total)
+        self._snapshot.ended(outcome.result, outcome.reason, outcome.detail)
+        self._spool.write_status(self._snapshot.message())
+        failpoint("worker.result.spooled")
+        self._say()
+        log.info("ended", job=self.grant.facts.job, result=outcome.result, reason=outcome.reason)
+
+    def _say(self) -> None:
+        self.announcer.say(self._snapshot.message())

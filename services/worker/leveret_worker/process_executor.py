@@ -1,0 +1,49 @@
+"""The `process` executor: the same agent as a child process. No isolation whatever; for tests and development."""
+
+import platform
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from leveret_guestapi import GuestClient, agent_digest, local_agent
+from leveret_proto.capability import Capabilities, ImageOffer
+from leveret_proto.messages import Grant
+from leveret_worker.config import Config
+from leveret_worker.guests import Guest, NoSuchImage, Profile
+
+_PREAMBLE = """\
+#!/usr/bin/env bash
+. ~/.buildenv
+set -xe
+"""
+
+
+class ProcessExecutor:
+    """Pretends to have the configured images; every one of them is this host itself."""
+
+    notes: tuple[str, ...] = ("no isolation: builds run as processes of this host",)
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def offer(self) -> Capabilities:
+        arch = platform.machine()
+        digest = agent_digest()
+        images = tuple(ImageOffer(arch=arch, name=name, digest=digest) for name in self._config.process_images)
+        return Capabilities(images=images, tags=self._config.tags)
+
+    async def prove(self, changed: Callable[[], None]) -> None:
+        """There is nothing to prove."""
+
+    @asynccontextmanager
+    async def guest(self, grant: Grant, folder: Path) -> AsyncIterator[Guest]:
+        if grant.manifest.image not in self._config.process_images:
+            raise NoSuchImage(grant.manifest.image)
+        home = folder / "home"
+        home.mkdir()
+        async with (
+            local_agent() as socket,
+            GuestClient.connect(socket, hello_timeout=self._config.boot_limit) as api,
+        ):
+            profile = Profile(user=None, home=str(home), preamble=_PREAMBLE, environment={"HOME": str(home)})
+            yield Guest(api, profile, "process on this host, without isolation")

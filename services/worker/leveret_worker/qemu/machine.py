@@ -1,0 +1,236 @@
+"""A machine from start to end: its directory, its disk, its process.
+
+Whatever happens inside the context, QEMU is dead and the directory gone after it.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from leveret_worker.qemu.arguments import PORT_ID, Descriptors, MachineSpec, qemu_arguments
+from leveret_worker.qemu.confinement import QemuUser, confined
+from leveret_worker.qemu.console import BoundedText
+from leveret_worker.qemu.errors import MachineError
+from leveret_worker.qemu.processes import bury, finish, kill_switch
+from leveret_worker.qemu.qmp import MAX_MESSAGE, Monitor
+
+START_LIMIT = 15.0
+"""Seconds QEMU has until it answers on its monitor (not until the guest has booted)."""
+DISK_LIMIT = 10.0
+"""Seconds making an empty overlay disk may take."""
+MAX_SOCKET_PATH = 107
+"""unix(7): sun_path holds 108 bytes with the final zero."""
+
+
+@dataclass(frozen=True)
+class BootFiles:
+    """What a machine boots. QEMU's user must be able to read the files (0644), not to reach their directories."""
+
+    kernel: Path
+    initrd: Path
+    disk: Path
+    """qcow2; used as a backing file, never written."""
+
+
+class Machine:
+    """A running QEMU. Made by `Machine.start`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, kill: Callable[[], None], guest_socket: Path) -> None:
+        self.pid = process.pid
+        self.kill = kill
+        """Ends QEMU at once."""
+        self.guest_socket = guest_socket
+        """Connect here to talk to the agent, one connection at a time."""
+        self.console = BoundedText()
+        """What the guest wrote to its serial console."""
+        self.messages = BoundedText()
+        """What QEMU itself wrote to standard error."""
+        self._process = process
+        self._monitor: Monitor | None = None
+        self._port_open = asyncio.Event()
+        self._port_closed = asyncio.Event()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def start(
+        cls, spec: MachineSpec, boot: BootFiles, directory: Path, *, user: QemuUser | None
+    ) -> AsyncIterator[Self]:
+        """Start a machine; it runs as long as the context.
+
+        Args:
+            spec: how it looks.
+            boot: what it boots.
+            directory: for its overlay disk and socket; made here (it must not exist), removed at the end.
+            user: whom to run QEMU as, see `qemu_user`.
+
+        Raises:
+            MachineError: QEMU or its disk can't be started. What the body raises comes out as it is.
+        """
+        guest_socket = directory / "guest.socket"
+        if len(os.fsencode(guest_socket)) > MAX_SOCKET_PATH:
+            raise MachineError(f"{directory} is too long a path for a socket in it: choose a shorter one")
+        directory.mkdir(mode=0o700, parents=True)
+        try:
+            overlay = directory / "overlay.qcow2"
+            await _make_overlay(boot.disk, overlay)
+            process, control = await _launch(spec, boot, overlay, guest_socket, user)
+            with kill_switch(process) as kill:
+                async with cls(process, kill, guest_socket)._running(control) as machine:
+                    yield machine
+        finally:
+            shutil.rmtree(directory)
+
+    @contextlib.asynccontextmanager
+    async def _running(self, control: socket.socket) -> AsyncIterator[Self]:
+        """Look after the process; at the end kill and bury it."""
+        failure: Exception | None = None
+        assert self._process.stdout is not None and self._process.stderr is not None
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=control, limit=MAX_MESSAGE)
+            self._monitor = Monitor(reader, writer, self._on_event)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._monitor.run())
+                    tasks.create_task(self.console.fill_from(self._process.stdout))
+                    tasks.create_task(self.messages.fill_from(self._process.stderr))
+                    tasks.create_task(self._watch())
+                    try:
+                        await self._negotiate()
+                        yield self
+                    except Exception as error:
+                        # Raised again below: a task group would wrap it, and callers catch it by its type.
+                        failure = error
+                    finally:
+                        self.kill()
+            finally:
+                await self._monitor.close()
+        finally:
+            control.close()
+            self.kill()
+            await bury(self._process)
+        if failure is not None:
+            raise failure
+
+    async def wait(self) -> int:
+        """Wait until QEMU has ended by itself (the guest powered off, panicked or rebooted); gives its exit status."""
+        return await self._process.wait()
+
+    async def wait_port_open(self, timeout: float) -> None:
+        """Wait until the guest has opened the agent's port: what is written to it before may be lost.
+
+        Raises:
+            MachineError: the machine ended first, or it took longer than `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._port_open.wait()
+        except TimeoutError as error:
+            raise MachineError(self.describe(f"no agent opened its port within {timeout:g} s")) from error
+        if self._process.returncode is not None:
+            raise MachineError(self.describe("the machine ended before its agent was there"))
+
+    async def wait_port_closed(self) -> None:
+        """Wait until the guest has closed the agent's port (no end of file tells it), or the machine ended."""
+        await self._port_closed.wait()
+
+    async def execute(self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float = 10.0) -> Any:
+        """Run a QMP command; see `Monitor.execute`."""
+        assert self._monitor is not None
+        return await self._monitor.execute(command, arguments, timeout=timeout)
+
+    def describe(self, fault: str) -> str:
+        """`fault` with what QEMU and the guest's console said last."""
+        parts = [fault]
+        if self._process.returncode is not None:
+            parts.append(f"QEMU's exit status: {self._process.returncode}")
+        if said := self.messages.tail():
+            parts.append(f"QEMU said: {said}")
+        if said := self.console.tail():
+            parts.append(f"the console said: {said}")
+        return "; ".join(parts)
+
+    async def _negotiate(self) -> None:
+        try:
+            await self.execute("qmp_capabilities", timeout=START_LIMIT)
+        except MachineError as error:
+            self.kill()
+            await self._process.wait()
+            # The reason is on standard error, which is read by another task up to its end.
+            await self.messages.complete.wait()
+            raise MachineError(self.describe(f"QEMU did not start: {error}")) from error
+
+    async def _watch(self) -> None:
+        await self._process.wait()
+        self._port_open.set()
+        self._port_closed.set()
+
+    def _on_event(self, name: str, data: dict[str, Any]) -> None:
+        if name != "VSERPORT_CHANGE" or data.get("id") != PORT_ID:
+            return
+        if data.get("open") is True:
+            self._port_closed.clear()
+            self._port_open.set()
+        else:
+            self._port_open.clear()
+            self._port_closed.set()
+
+
+async def _make_overlay(disk: Path, overlay: Path) -> None:
+    """Make an empty qcow2 over `disk`."""
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(disk.absolute()), "-F", "qcow2", str(overlay)]
+    try:
+        finished = await finish(confined(command, None), limit=DISK_LIMIT)
+    except FileNotFoundError as error:
+        raise MachineError(f"{error.filename} is not installed: it is in the package util-linux") from error
+    except TimeoutError as error:
+        raise MachineError(f"the machine's disk was not made within {DISK_LIMIT:g} s") from error
+    if finished.status != 0:
+        raise MachineError(f"the machine's disk can't be made: {finished.errors}")
+
+
+async def _launch(
+    spec: MachineSpec, boot: BootFiles, overlay: Path, guest_socket: Path, user: QemuUser | None
+) -> tuple[asyncio.subprocess.Process, socket.socket]:
+    """Start QEMU with everything it uses already open; gives the process and our end of its monitor."""
+    with contextlib.ExitStack() as opened:
+
+        def descriptor(path: Path, flags: int) -> int:
+            number = os.open(path, flags | os.O_CLOEXEC)
+            opened.callback(os.close, number)
+            return number
+
+        control, monitor = socket.socketpair()
+        opened.callback(monitor.close)
+        listening = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        try:
+            listening.bind(str(guest_socket))
+            listening.listen(1)
+            descriptors = Descriptors(
+                kernel=descriptor(boot.kernel, os.O_RDONLY),
+                initrd=descriptor(boot.initrd, os.O_RDONLY),
+                base=descriptor(boot.disk, os.O_RDONLY),
+                overlay=descriptor(overlay, os.O_RDWR),
+                guest=listening.fileno(),
+                monitor=monitor.fileno(),
+            )
+            process = await asyncio.create_subprocess_exec(
+                *confined(qemu_arguments(spec, descriptors), user),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=descriptors.all(),
+                cwd="/",
+            )
+        except OSError as error:
+            control.close()
+            raise MachineError(f"the machine can't be started: {error}") from error
+        except BaseException:
+            control.close()
+            raise
+        return process, control

@@ -1,0 +1,123 @@
+"""Which accelerators really work here.
+
+Nothing is believed because a device file is there: a `/dev/kvm` may open, even run a boot sector, and still hang every
+Linux guest.
+"""
+
+import asyncio
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from leveret_worker.qemu.arguments import Accelerator, MachineSpec, Network
+from leveret_worker.qemu.confinement import KVM_DEVICE, QemuUser, confined, may_open
+from leveret_worker.qemu.errors import MachineError
+from leveret_worker.qemu.machine import BootFiles, Machine
+from leveret_worker.qemu.processes import finish
+
+KVM_DEADLINE = 8.0
+EMULATOR_DEADLINE = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeResult:
+    """What was found out, and why."""
+
+    accelerator: Accelerator
+    offered: bool
+    reason: str
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.accelerator}: {'offered' if self.offered else 'not offered'}: {self.reason}"
+
+
+async def probe_emulator(spec: MachineSpec, *, user: QemuUser | None) -> ProbeResult:
+    """Start the emulator for `spec` without a guest, until it answers on its monitor."""
+    started = time.monotonic()
+
+    def result(offered: bool, reason: str) -> ProbeResult:
+        return ProbeResult(Accelerator.TCG, offered, reason, time.monotonic() - started)
+
+    if shutil.which(spec.emulator) is None:
+        return result(False, f"{spec.emulator} is not installed")
+    words = ["-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"]
+    command = [spec.emulator, "-machine", spec.machine, "-accel", "tcg", "-cpu", spec.cpu, "-m", "64", *words]
+    requests = b"".join(json.dumps({"execute": word}).encode() + b"\n" for word in ("qmp_capabilities", "quit"))
+    try:
+        finished = await finish(confined(command, user), limit=EMULATOR_DEADLINE, requests=requests)
+    except TimeoutError:
+        return result(False, f"{spec.emulator} did not answer in {EMULATOR_DEADLINE:g} s")
+    except OSError as error:
+        return result(False, f"{spec.emulator} can't be started: {error}")
+    if finished.status != 0:
+        return result(False, f"{spec.emulator} ended with status {finished.status}: {finished.errors}")
+    return result(True, f"{spec.emulator} starts a {spec.machine} machine")
+
+
+async def probe_boot(
+    spec: MachineSpec,
+    boot: BootFiles,
+    directory: Path,
+    wait_hello: Callable[[Path], Awaitable[object]],
+    *,
+    user: QemuUser | None,
+    deadline: float,
+) -> ProbeResult:
+    """Boot a real guest under the accelerator of `spec` up to its agent's hello.
+
+    Args:
+        spec: the machine.
+        boot: a stored image's files.
+        directory: for the machine, see `Machine.start`.
+        wait_hello: says hello to the agent through the socket at the given path, and returns once it has answered; what
+            it raises counts as no answer if it is an OSError or MachineError, and passes through otherwise.
+        user: whom to run QEMU as, see `qemu_user`.
+        deadline: seconds after which QEMU is killed and the accelerator not offered.
+    """
+    started = time.monotonic()
+
+    def result(offered: bool, reason: str) -> ProbeResult:
+        return ProbeResult(spec.accelerator, offered, reason, time.monotonic() - started)
+
+    try:
+        async with asyncio.timeout(deadline):
+            async with Machine.start(spec, boot, directory, user=user) as machine:
+                await machine.wait_port_open(deadline + 1)
+                await wait_hello(machine.guest_socket)
+    except TimeoutError:
+        return result(False, f"the probe guest did not answer in {deadline:g} s")
+    except (MachineError, OSError) as error:
+        return result(False, f"the probe guest failed: {error}")
+    return result(True, "the probe guest booted and its agent answered")
+
+
+async def probe_kvm(
+    spec: MachineSpec,
+    boot: BootFiles,
+    directory: Path,
+    wait_hello: Callable[[Path], Awaitable[object]],
+    *,
+    user: QemuUser | None,
+    deadline: float = KVM_DEADLINE,
+    device: Path = KVM_DEVICE,
+) -> ProbeResult:
+    """Whether KVM runs guests here: the obvious reasons why not, then a real boot (see `probe_boot`).
+
+    The accelerator and network of `spec` are not used; `device` is the device file, for tests.
+    """
+    fault: str | None = None
+    if spec.architecture != os.uname().machine:
+        fault = f"this host is no {spec.architecture}"
+    elif not device.exists():
+        fault = f"{device} is absent"
+    elif not may_open(device, user):
+        fault = f"the user QEMU runs as may not open {device}: it must belong to a group (kvm) that this user is in"
+    if fault is not None:
+        return ProbeResult(Accelerator.KVM, False, fault)
+    accelerated = dataclasses.replace(spec, accelerator=Accelerator.KVM, network=Network.NONE)
+    return await probe_boot(accelerated, boot, directory, wait_hello, user=user, deadline=deadline)

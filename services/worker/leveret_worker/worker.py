@@ -1,0 +1,190 @@
+"""The worker between broker sessions: its slots, the grants it holds, and the tasks that serve them."""
+
+import asyncio
+from uuid import uuid4
+
+import structlog
+
+from leveret_proto import keys
+from leveret_proto.envelope import pack
+from leveret_proto.messages import AttemptStatus, Grant, HeldGrant, JobStatus, Reason, WorkerBeat
+from leveret_proto.topology import STATUS
+from leveret_runtime.failpoints import failpoint
+from leveret_worker.attempt import Attempt
+from leveret_worker.build import Outcome
+from leveret_worker.config import Config
+from leveret_worker.guests import Executor
+from leveret_worker.leftover import Leftover, sort_out
+from leveret_worker.mirror import Mirror
+from leveret_worker.outlet import Outlet
+from leveret_worker.slots import Slots
+from leveret_worker.snapshot import Snapshot
+from leveret_worker.spool import Spool
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for handing back what still runs when the drain limit is over.
+HAND_BACK_LIMIT = 20.0
+
+
+class Worker:
+    """One process's worth of worker: one session name, however many connections it takes."""
+
+    def __init__(self, config: Config, executor: Executor, spool: Spool) -> None:
+        self.config = config
+        self.session = str(uuid4())
+        self.control = Outlet("worker")
+        self.bulk = Outlet("worker")
+        self.slots = Slots(config.slots, lambda: str(uuid4()))
+        #: Set when a beat or claim is due before its time.
+        self.news = asyncio.Event()
+        self.draining = False
+        self._executor = executor
+        self._spool = spool
+        self._mirror = Mirror(config.source_mirrors)
+        self._held: dict[str, Attempt | Leftover] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._builds = asyncio.TaskGroup()
+        self._beats = 0
+        self._report = False
+        #: Abandoned grants whose tasks are still ending.
+        self._void: set[str] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Own the builds. Returns when `stop` is set and they are over, or handed back after the drain limit."""
+        async with self._builds:
+            results, lost = sort_out(self._spool, self.control, self.bulk)
+            for leftover in results:
+                self._hold(leftover.grant, leftover, self._builds.create_task(leftover.run()))
+            couriers = [self._builds.create_task(build.run()) for build in lost]
+            proving = self._builds.create_task(self._executor.prove(self.news.set))
+            await stop.wait()
+            await self._drain()
+            for task in (proving, *couriers, *self._tasks.values()):
+                task.cancel()
+
+    async def _drain(self) -> None:
+        """Claim nothing more; give running builds their time, then hand them back."""
+        self.drain()
+        held = list(self._held.values())
+        if not await _all_set([one.over for one in held], self.config.drain_limit):
+            for one in held:
+                if isinstance(one, Attempt):
+                    one.stop(Outcome(None, Reason.HANDED_BACK, "the worker was stopped"))
+        # A result that could not be told stays in the spool, and the next process tells it.
+        await _all_set([one.announcer.told for one in held], HAND_BACK_LIMIT)
+
+    def held(self) -> tuple[HeldGrant, ...]:
+        return tuple(held.held() for held in self._held.values())
+
+    def beat(self, *, closing: bool = False) -> WorkerBeat:
+        """Make the next beat."""
+        self._beats += 1
+        return WorkerBeat(
+            worker=self.config.name,
+            session=self.session,
+            spool=self._spool.identity,
+            beat=self._beats,
+            capabilities=self._executor.offer(),
+            slots=self.slots.count,
+            tokens=self.slots.tokens,
+            held=self.held(),
+            draining=self.draining,
+            closing=closing,
+            notes=self._executor.notes,
+        )
+
+    # --- what the dispatcher says ---
+
+    def on_grant(self, grant: Grant) -> AttemptStatus | None:
+        """Begin the granted attempt, or repeat the last status of one that is held.
+
+        A grant on a token that is not free here never runs: it is given back (the returned status).
+        """
+        held = self._held.get(grant.grant)
+        if held is not None:
+            held.announcer.repeat()
+            return None
+        if not self.slots.take(grant.token):
+            log.warning("grant on a token that is not free, handed back", job=grant.facts.job)
+            return _handed_back(grant)
+        spool = self._spool.grant(grant.grant)
+        spool.create(grant)
+        failpoint("worker.grant.spooled")
+        attempt = Attempt(grant, spool, self.config, self.control, self.bulk)
+        log.info("granted", job=grant.facts.job, attempt=grant.attempt)
+        self._hold(grant, attempt, self._builds.create_task(attempt.run(self._executor, self._mirror, self._slot_free)))
+        return None
+
+    async def send_status(self, status: AttemptStatus) -> None:
+        """Send a status of a grant that is not held."""
+        await self.control.send(STATUS, keys.status(status.worker, status.job, status.attempt), pack(status))
+
+    def report_now(self) -> None:
+        """A whole beat is wanted at once."""
+        self._report = True
+        self.news.set()
+
+    def take_report(self) -> bool:
+        """Whether a whole beat was asked for since the last look."""
+        wanted, self._report = self._report, False
+        return wanted
+
+    def drain(self) -> None:
+        """Claim nothing more; what runs goes on."""
+        self.draining = True
+        self.slots.close()
+        self.news.set()
+
+    def on_settle(self, name: str) -> None:
+        """The result of grant `name` has arrived: it may be forgotten."""
+        if held := self._held.get(name):
+            held.announcer.settle()
+
+    def on_cancel(self, name: str, reason: Reason) -> None:
+        """Stop the build of grant `name`; it ends `cancelled`."""
+        held = self._held.get(name)
+        if isinstance(held, Attempt):
+            held.stop(Outcome(JobStatus.CANCELLED, reason))
+
+    def on_abandon(self, name: str, why: str) -> None:
+        """The grant is void: stop its machine, say nothing more under it, forget it."""
+        task = self._tasks.get(name)
+        if task is not None:
+            log.warning("abandoned", grant=name, why=why)
+            self._void.add(name)
+            task.cancel()
+
+    def _hold(self, grant: Grant, held: Attempt | Leftover, task: asyncio.Task[None]) -> None:
+        self._held[grant.grant] = held
+        self._tasks[grant.grant] = task
+        task.add_done_callback(lambda done: self._let_go(grant.grant, settled=not done.cancelled()))
+
+    def _let_go(self, name: str, *, settled: bool) -> None:
+        """Forget a grant; its spool stays where the next process still has to deliver from it."""
+        del self._held[name]
+        del self._tasks[name]
+        if settled or name in self._void:
+            self._void.discard(name)
+            self._spool.grant(name).remove()
+
+    def _slot_free(self) -> None:
+        self.slots.free()
+        self.news.set()
+
+
+async def _all_set(events: list[asyncio.Event], seconds: float) -> bool:
+    """Wait until all `events` are set, or `seconds` are over; say which."""
+    try:
+        async with asyncio.timeout(seconds):
+            for event in events:
+                await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _handed_back(grant: Grant) -> AttemptStatus:
+    snapshot = Snapshot(grant)
+    snapshot.ended(None, Reason.HANDED_BACK, "the slot token was not free")
+    return snapshot.message()

@@ -1,0 +1,62 @@
+"""Fixtures for tests that need a real broker, a real database or real services; `tests/support` makes them.
+
+One broker and one database server a session; a virtual host and a database for every test that asks.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.background import held_open
+from tests.support.databases import Database, new_database, prepared
+from tests.support.services import Services, services_in
+from tests.support.sources import broker_source, database_source
+from tests.support.vhosts import TestBroker, Vhost, new_vhost
+
+_SERVICES = pytest.StashKey[Services]()
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[TestBroker]:
+    """The session's broker, with its management API."""
+    with broker_source() as (url, api):
+        yield TestBroker(url, api)
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[str]:
+    """A superuser's DSN of the session's database server, on which the services' roles exist."""
+    with database_source() as dsn, held_open(lambda: prepared(dsn)) as server:
+        yield server
+
+
+@pytest.fixture
+async def vhost(broker: TestBroker) -> AsyncIterator[Vhost]:
+    """This test's virtual host, empty: `await vhost.provision()` gives it Leveret's topology and accounts."""
+    async with new_vhost(broker) as made:
+        yield made
+
+
+@pytest.fixture
+async def database(database_server: str) -> AsyncIterator[Database]:
+    """This test's database, empty."""
+    async with new_database(database_server) as made:
+        yield made
+
+
+@pytest.fixture
+async def services(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Services]:
+    """Starts services as processes of their own; their logs are shown if the test fails."""
+    async with services_in(tmp_path) as made:
+        request.node.stash[_SERVICES] = made
+        yield made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: pytest.TestReport = yield  # type: ignore[misc,assignment]
+    services = item.stash.get(_SERVICES, None)
+    if services is not None and report.failed:
+        report.sections.extend(services.reports())
+    return report  # type: ignore[return-value]

@@ -1,0 +1,263 @@
+"""A real worker process with the process executor, a real broker; the test plays the dispatcher."""
+
+import asyncio
+import hashlib
+import platform
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from leveret_proto.messages import Abandon, AttemptStatus, Cancel, Refuse, Report, Settle
+from leveret_proto.permissions import worker as worker_permissions
+
+from tests.integration.worker.dispatcher_played import DispatcherPlayed, make_grant
+from tests.support.proxy import proxy_to
+from tests.support.services import Service, Services
+from tests.support.vhosts import Vhost
+
+ARCH = platform.machine()
+TASKS = """
+image: test/process
+environment: {GREETING: hello, LIST: [a, b c]}
+tasks:
+- say: |
+    echo "$GREETING ${LIST[1]} $JOB_ID"
+- make: |
+    printf content >result.txt
+artifacts: [result.txt]
+"""
+FOREVER = "image: test/process\ntasks:\n- wait: |\n    echo waiting\n    sleep 1000\n"
+
+StartWorker = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def dispatcher(vhost: Vhost) -> AsyncIterator[DispatcherPlayed]:
+    await vhost.provision({"w1": worker_permissions("w1")})
+    async with DispatcherPlayed.listening(vhost.url()) as played:
+        yield played
+
+
+@pytest.fixture
+async def start_worker(vhost: Vhost, services: Services, tmp_path: Path) -> AsyncIterator[StartWorker]:
+    async def start(*, failpoint: str | None = None, **environment: str) -> Service:
+        given = {
+            "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
+            "LEVERET_WORKER_NAME": "w1",
+            "LEVERET_WORKER_SLOTS": "1",
+            "LEVERET_WORKER_SPOOL": str(tmp_path / "spool"),
+            "LEVERET_WORKER_EXECUTOR": "process",
+            "LEVERET_WORKER_UNSANDBOXED": "allow",
+            "LEVERET_WORKER_DRAIN_LIMIT": "0",
+            "LEVERET_WORKER_BEAT_INTERVAL": "0.5",
+        }
+        return await services.start("leveret_worker.main", given | environment, failpoint=failpoint)
+
+    yield start
+
+
+async def test_a_grant_becomes_a_build_with_logs_artifact_and_result(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    assert [offer.name for offer in beat.capabilities.images] == ["test/process"]
+    assert len(beat.tokens) == 1
+
+    grant = make_grant(beat, TASKS)
+    await dispatcher.grant(grant, ARCH)
+    running = await dispatcher.status("running")
+    ended = await dispatcher.status("ended")
+    assert ended.seq > running.seq
+    assert (ended.result, ended.reason) == ("success", "completed")
+    assert [(task.name, task.state, task.exit_status) for task in ended.tasks] == [
+        ("say", "success", 0),
+        ("make", "success", 0),
+    ]
+    # artifacts are confirmed before the result
+    assert bytes(dispatcher.artifacts) == b"content"
+    assert ended.artifacts[0].sha256 == hashlib.sha256(b"content").hexdigest()
+    assert b"hello b c 7\n" in dispatcher.logs["say"]
+    for digest in ended.logs:
+        assert dispatcher.ends[digest.task].sha256 == digest.sha256
+        assert hashlib.sha256(dispatcher.logs[digest.task]).hexdigest() == digest.sha256
+
+    claim = await dispatcher.claim()
+    assert grant.token not in claim.tokens
+    await dispatcher.order(beat, Report())
+    assert [held.grant for held in (await dispatcher.beat()).held] == [grant.grant]
+    await dispatcher.order(beat, Settle(grant=grant.grant))
+    await dispatcher.beat(held=())
+
+
+async def test_a_failing_task_skips_the_rest(dispatcher: DispatcherPlayed, start_worker: StartWorker) -> None:
+    await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    manifest = "image: test/process\ntasks:\n- one: 'true'\n- two: exit 3\n- three: 'true'\n"
+    await dispatcher.grant(make_grant(beat, manifest), ARCH)
+    ended = await dispatcher.status("ended")
+    assert (ended.result, ended.reason) == ("failed", "task-failed")
+    assert [(task.state, task.exit_status) for task in ended.tasks] == [
+        ("success", 0), ("failed", 3), ("skipped", None),
+    ]  # fmt: skip
+
+
+async def test_complete_build_skips_the_rest_and_succeeds(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    manifest = "image: test/process\ntasks:\n- one: complete-build\n- two: 'false'\n"
+    await dispatcher.grant(make_grant(beat, manifest), ARCH)
+    ended = await dispatcher.status("ended")
+    assert ended.result == "success"
+    assert [task.state for task in ended.tasks] == ["success", "skipped"]
+
+
+async def test_a_missing_artifact_fails_the_job(dispatcher: DispatcherPlayed, start_worker: StartWorker) -> None:
+    await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    manifest = "image: test/process\ntasks:\n- one: 'true'\nartifacts: [not/there]\n"
+    await dispatcher.grant(make_grant(beat, manifest), ARCH)
+    ended = await dispatcher.status("ended")
+    assert (ended.result, ended.reason) == ("failed", "artifact-failed")
+    assert "not/there" in (ended.detail or "")
+
+
+async def test_cancel_and_time_limit_end_a_build(dispatcher: DispatcherPlayed, start_worker: StartWorker) -> None:
+    await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    grant = make_grant(beat, FOREVER)
+    await dispatcher.grant(grant, ARCH)
+    await dispatcher.status("running")
+    await dispatcher.order(beat, Cancel(grant=grant.grant))
+    ended = await dispatcher.status("ended")
+    assert (ended.result, ended.reason) == ("cancelled", "cancelled")
+
+    claim = await dispatcher.claim()
+    await dispatcher.grant(make_grant(beat, FOREVER, token=claim.tokens[0], time_limit=1), ARCH)
+    ended = await dispatcher.status("ended")
+    assert (ended.result, ended.reason) == ("timeout", "time-limit")
+
+
+async def test_a_repeated_grant_is_answered_and_never_run_twice(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    grant = make_grant(beat, "image: test/process\ntasks:\n- one: 'true'\n")
+    await dispatcher.grant(grant, ARCH)
+    ended = await dispatcher.status("ended")
+    await dispatcher.grant(grant, ARCH)
+    assert await dispatcher.status("ended") == ended
+
+
+async def test_a_grant_on_a_used_token_is_handed_back(dispatcher: DispatcherPlayed, start_worker: StartWorker) -> None:
+    await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    await dispatcher.grant(make_grant(beat, FOREVER), ARCH)
+    await dispatcher.status("running")
+    await dispatcher.grant(make_grant(beat, FOREVER), ARCH)
+    ended = await dispatcher.status("ended")
+    assert (ended.result, ended.reason) == (None, "handed-back")
+
+
+async def test_an_abandoned_grant_says_nothing_more(dispatcher: DispatcherPlayed, start_worker: StartWorker) -> None:
+    await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    grant = make_grant(beat, FOREVER)
+    await dispatcher.grant(grant, ARCH)
+    await dispatcher.status("running")
+    await dispatcher.order(beat, Abandon(grant=grant.grant))
+    await dispatcher.beat(held=())
+    async with asyncio.timeout(5):
+        while not dispatcher.said[AttemptStatus].empty():
+            status = await dispatcher.said[AttemptStatus].get()
+            assert status.state != "ended"  # type: ignore[attr-defined]
+
+
+async def test_a_stopped_worker_hands_its_builds_back_and_says_goodbye(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    service = await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    await dispatcher.grant(make_grant(beat, FOREVER), ARCH)
+    await dispatcher.status("running")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(service.terminate())
+        ended = await dispatcher.status("ended")
+        assert (ended.result, ended.reason) == (None, "handed-back")
+        await dispatcher.order(beat, Settle(grant=ended.grant))
+        await dispatcher.beat(closing=True)
+    assert await service.wait() == 0
+
+
+@pytest.mark.parametrize("failpoint", ["worker.grant.spooled", "worker.grant.before-ack", "worker.build.started"])
+async def test_a_restarted_worker_runs_no_grant_of_its_predecessor(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker, failpoint: str
+) -> None:
+    service = await start_worker(failpoint=failpoint)
+    first = await dispatcher.beat(beat=1)
+    await dispatcher.grant(make_grant(first, FOREVER), ARCH)
+    await service.until_crashed()
+    await start_worker()
+    second = await dispatcher.beat(beat=1)
+    assert second.session != first.session
+    assert second.spool == first.spool
+    assert second.held == ()
+
+
+@pytest.mark.parametrize("failpoint", ["worker.result.spooled", "worker.status.sent:4"])
+async def test_a_restarted_worker_delivers_a_spooled_result(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker, failpoint: str
+) -> None:
+    service = await start_worker(failpoint=failpoint)
+    beat = await dispatcher.beat(beat=1)
+    grant = make_grant(beat, "image: test/process\ntasks:\n- one: echo done\n")
+    await dispatcher.grant(grant, ARCH)
+    await service.until_crashed()
+    await start_worker()
+    again = await dispatcher.beat(beat=1)
+    if not again.held:
+        pytest.skip("it was killed before its result was spooled: the attempt is lost, which another test shows")
+    assert [held.grant for held in again.held] == [grant.grant]
+    ended = await dispatcher.status("ended")
+    assert ended.result == "success"
+    assert dispatcher.logs["one"].endswith(b"done\n")
+    await dispatcher.order(again, Settle(grant=grant.grant))
+    await dispatcher.beat(held=())
+
+
+async def test_builds_outlive_the_loss_of_the_connection(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker, vhost: Vhost, tmp_path: Path
+) -> None:
+    async with proxy_to(vhost.url("w1")) as proxy:
+        await start_worker(LEVERET_WORKER_AMQP_URL=proxy.url(vhost.url("w1")))
+        beat = await dispatcher.beat(beat=1)
+        go_on = tmp_path / "go-on"
+        manifest = f"image: test/process\ntasks:\n- one: |\n    until [ -e {go_on} ]; do sleep 0.05; done\n    echo on\n"
+        await dispatcher.grant(make_grant(beat, manifest), ARCH)
+        await dispatcher.status("running")
+        assert proxy.cut() == 2
+        go_on.touch()
+        ended = await dispatcher.status("ended")
+        assert (ended.session, ended.result) == (beat.session, "success")
+        assert dispatcher.logs["one"].endswith(b"on\n")
+
+
+async def test_a_refused_session_says_so_and_tries_again(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    service = await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    await dispatcher.order(beat, Refuse(why="w1 is live elsewhere"))
+    await dispatcher.beat()
+    assert "w1 is live elsewhere" in service.log.read_text()
+
+
+async def test_the_worker_needs_no_asyncpg(start_worker: StartWorker, dispatcher: DispatcherPlayed, tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "asyncpg.py").write_text("raise ImportError('not installed')\n")
+    await start_worker(PYTHONPATH=str(blocked))
+    await dispatcher.beat(beat=1)

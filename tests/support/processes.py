@@ -1,0 +1,41 @@
+"""What runs below a process, and when it is gone."""
+
+import asyncio
+import os
+import select
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def descendants(pid: int | None = None) -> list[int]:
+    """Process ids of `pid` (ours, without one) and of everything below it, itself first."""
+    root = os.getpid() if pid is None else pid
+    found = [root]
+    for parent in found:
+        for thread in _listed(Path(f"/proc/{parent}/task")):
+            try:
+                found += [int(child) for child in (thread / "children").read_text().split()]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+async def until_gone(pids: Iterable[int], limit: float = 30.0) -> None:
+    """Waits until none of the processes runs any more. Raises TimeoutError."""
+    async with asyncio.timeout(limit):
+        for pid in pids:
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                await asyncio.to_thread(select.select, [descriptor], [], [], limit)
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,43 @@
+"""A tiny image that real tools make in a second: enough for the store and the builder, not for booting."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from leveret_worker.images.model import recipes_directory
+from leveret_worker.images.recipes import Recipe, load_recipe
+
+TINY = """\
+echo "making a root for $SUITE from ${MIRROR:-anywhere}" >&2
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
+mkdir -p "$tree/boot" "$tree/dev" "$tree/etc" "$tree/lib/modules/1/kernel"
+echo kernel >"$tree/boot/vmlinuz-1"
+echo "kernel/m.ko:" >"$tree/lib/modules/1/modules.dep"
+: >"$tree/lib/modules/1/modules.builtin"
+echo module >"$tree/lib/modules/1/kernel/m.ko"
+echo "${MIRROR:-anywhere}" >"$tree/etc/mirror"
+EXTRA
+tar -C "$tree" -c .
+"""
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Callable[..., Recipe]:
+    """Makes a recipe for the image `test/tiny`; `extra` is shell run before the tree is archived."""
+
+    def make(extra: str = "", needs: str = "{}") -> Recipe:
+        directory = tmp_path / "recipes/test/tiny"
+        directory.mkdir(parents=True, exist_ok=True)
+        guest = (recipes_directory() / "debian/trixie/image.yml").read_text().partition("\nguest:")[2]
+        (directory / "image.yml").write_text(
+            f"description: tiny\naliases: [test/alias]\nrecipe: recipe.sh\nneeds: {needs}\n"
+            "variables: {SUITE: tiny}\ndisk_gib: 1\n"
+            "architectures: {x86_64: {machine: q35, console: ttyS0}}\n"
+            f"kernel: boot/vmlinuz-*\nmodules: [m]\nguest:{guest}"
+        )
+        (directory / "recipe.sh").write_text(TINY.replace("EXTRA", extra))
+        return load_recipe(tmp_path / "recipes", "test/tiny")
+
+    return make

@@ -1,0 +1,323 @@
+"""Real machines: boot to the agent, confinement, every way to end, and what the probes say. All under TCG."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from leveret_guestapi import GuestClient, agent_source
+from leveret_worker.images import ImageStore, StoredImage, build_initrd, default_store
+from leveret_worker.images.build import build_image
+from leveret_worker.images.model import recipes_directory
+from leveret_worker.images.recipes import load_recipe
+from leveret_worker.qemu import (
+    BootFiles,
+    Machine,
+    MachineError,
+    MachineSpec,
+    Network,
+    probe_boot,
+    probe_emulator,
+    probe_kvm,
+    qemu_user,
+)
+
+# Making the image takes a minute where it is not there yet.
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+
+
+@contextlib.contextmanager
+def no_progress(_: str) -> Iterator[None]:
+    yield
+
+
+@pytest.fixture(scope="module")
+def image() -> StoredImage:
+    directory = os.environ.get("LEVERET_IMAGE_STORE")
+    store = ImageStore(Path(directory)) if directory else default_store()
+    return build_image(load_recipe(recipes_directory(), "debian/trixie"), "x86_64", store, no_progress)
+
+
+@pytest.fixture
+def spec(image: StoredImage) -> MachineSpec:
+    architecture = image.architecture
+    return MachineSpec("x86_64", architecture.machine, architecture.cpu, architecture.console, memory_mib=512)
+
+
+@pytest.fixture
+def boot(image: StoredImage) -> BootFiles:
+    return BootFiles(image.kernel, build_initrd(image, agent_source()), image.disk)
+
+
+@contextlib.asynccontextmanager
+async def started(spec: MachineSpec, boot: BootFiles, directory: Path) -> AsyncIterator[Machine]:
+    async with Machine.start(spec, boot, directory, user=qemu_user(spec.accelerator)) as machine:
+        yield machine
+
+
+async def say_hello(path: Path) -> None:
+    async with GuestClient.connect(path):
+        pass
+
+
+async def gone(pid: int) -> None:
+    """Wait until the process is gone."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(handle, ended.set)
+    try:
+        async with asyncio.timeout(10):
+            await ended.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
+
+
+async def test_a_guest_boots_to_its_agent_and_powers_off(
+    image: StoredImage, spec: MachineSpec, boot: BootFiles, tmp_path: Path
+) -> None:
+    async with started(spec, boot, tmp_path / "m") as machine:
+        await machine.wait_port_open(60)
+        async with GuestClient.connect(machine.guest_socket) as guest:
+            assert guest.hello.pid == 1
+            script = "id -un; pwd; sudo -n id -un; hostname; ls /sys/class/net; git --version >&2; cc --version >&2"
+            done = await guest.run(script, user="build")
+            assert done.stdout.decode().split() == ["build", "/home/build", "root", "build", "lo"]
+            assert done.status.code == 0
+            pty = await guest.run("touch /dev/shm/x /run/lock/y /tmp/z && readlink /dev/fd && mount", user="build")
+            assert pty.status.code == 0
+            assert b"/dev/vda on / type ext4" in pty.stdout
+            await guest.run("echo changed >/etc/hostname; sync")
+            await guest.shut_down()
+        async with asyncio.timeout(20):
+            assert await machine.wait() == 0
+    assert not (tmp_path / "m").exists()
+    image.store.verify(image)  # what the guest wrote is not in the image
+
+
+async def test_qemu_is_nobody_and_can_do_nothing(spec: MachineSpec, boot: BootFiles, tmp_path: Path) -> None:
+    async with started(spec, boot, tmp_path / "m") as machine:
+        lines = (Path(f"/proc/{machine.pid}") / "status").read_text().splitlines()
+        status = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+        assert status["Name"][0].startswith("qemu")
+        assert status["Seccomp"] == ["2"]
+        assert status["NoNewPrivs"] == ["1"]
+        assert "0" not in status["Uid"]
+        assert status["CapEff"] == status["CapPrm"] == ["0" * 16]
+        if os.geteuid() == 0:
+            assert status["CapBnd"] == ["0" * 16]
+            assert status["Groups"] == []
+        assert (tmp_path / "m").stat().st_mode & 0o777 == 0o700
+
+
+async def test_leaving_kills_qemu_and_removes_its_directory(spec: MachineSpec, boot: BootFiles, tmp_path: Path) -> None:
+    class Surprise(Exception):
+        pass
+
+    with pytest.raises(Surprise):
+        async with started(spec, boot, tmp_path / "m") as machine:
+            raise Surprise
+    assert not Path(f"/proc/{machine.pid}").exists()
+    assert not (tmp_path / "m").exists()
+
+
+async def test_cancelling_kills_qemu_and_removes_its_directory(
+    spec: MachineSpec, boot: BootFiles, tmp_path: Path
+) -> None:
+    running = asyncio.Queue[int]()
+
+    async def hold() -> None:
+        async with started(spec, boot, tmp_path / "m") as machine:
+            running.put_nowait(machine.pid)
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        holder = tasks.create_task(hold())
+        pid = await running.get()
+        holder.cancel()
+    assert not Path(f"/proc/{pid}").exists()
+    assert not (tmp_path / "m").exists()
+
+
+async def test_a_killed_qemu_is_noticed(spec: MachineSpec, boot: BootFiles, tmp_path: Path) -> None:
+    async with started(spec, boot, tmp_path / "m") as machine:
+        os.kill(machine.pid, signal.SIGKILL)
+        with pytest.raises(MachineError, match="ended before its agent was there"):
+            await machine.wait_port_open(20)
+        async with asyncio.timeout(10):
+            await machine.wait_port_closed()
+        with pytest.raises(MachineError):
+            await machine.execute("query-status")
+
+
+WORKER = """
+import asyncio, pathlib, sys
+from leveret_worker.qemu import BootFiles, Machine, MachineSpec, qemu_user
+
+async def main(machine, console, *paths):
+    spec = MachineSpec("x86_64", machine, "max", console)
+    *files, directory = map(pathlib.Path, paths)
+    async with Machine.start(spec, BootFiles(*files), directory, user=qemu_user(spec.accelerator)) as running:
+        print(running.pid, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_qemu_dies_with_the_worker(spec: MachineSpec, boot: BootFiles, tmp_path: Path) -> None:
+    files = (boot.kernel, boot.initrd, boot.disk, tmp_path / "m")
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WORKER, spec.machine, spec.console, *map(str, files), stdout=asyncio.subprocess.PIPE
+    )
+    assert worker.stdout is not None
+    async with asyncio.timeout(20):
+        pid = int(await worker.stdout.readline())
+    assert Path(f"/proc/{pid}").exists()
+    os.kill(worker.pid, signal.SIGKILL)
+    await gone(pid)
+    assert not Path(f"/proc/{pid}").exists() or "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    await worker.communicate()
+
+
+async def test_an_agent_that_ends_ends_the_machine(
+    image: StoredImage, spec: MachineSpec, boot: BootFiles, tmp_path: Path
+) -> None:
+    dying = dataclasses.replace(boot, initrd=build_initrd(image, b"raise SystemExit('no more')\n"))
+    async with started(spec, dying, tmp_path / "m") as machine:
+        with pytest.raises(MachineError, match=r"(?s)ended before its agent was there.*the console said.*no more"):
+            await machine.wait_port_open(60)
+
+
+async def test_a_disk_that_is_none_is_refused(spec: MachineSpec, boot: BootFiles, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"this is no qcow2 image at all")
+    with pytest.raises(MachineError, match="disk can't be made"):
+        async with started(spec, dataclasses.replace(boot, disk=tmp_path / "disk"), tmp_path / "m"):
+            pass
+    assert not (tmp_path / "m").exists()
+
+
+async def test_what_qemu_refuses_is_said(spec: MachineSpec, boot: BootFiles, tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match=r"QEMU did not start.*QEMU said.*unsupported machine type"):
+        async with started(dataclasses.replace(spec, machine="nosuchmachine"), boot, tmp_path / "m"):
+            pass
+    assert not (tmp_path / "m").exists()
+
+
+async def test_a_path_too_long_for_a_socket_is_refused(spec: MachineSpec, boot: BootFiles, tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="too long a path"):
+        async with started(spec, boot, tmp_path / ("x" * 100)):
+            pass
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Answers every request."""
+
+    def do_GET(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture
+def host_port() -> Iterator[int]:
+    """A server on the host's loopback."""
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(("network", "reached"), [(Network.RESTRICTED, False), (Network.EGRESS, True)])
+async def test_a_restricted_guest_does_not_reach_the_host(
+    spec: MachineSpec, boot: BootFiles, tmp_path: Path, host_port: int, network: Network, reached: bool
+) -> None:
+    attempt = (
+        f"import socket; socket.create_connection(('10.0.2.2', {host_port}), 5).send(b'GET / HTTP/1.0\\r\\n\\r\\n')"
+    )
+    async with started(dataclasses.replace(spec, network=network), boot, tmp_path / "m") as machine:
+        await machine.wait_port_open(60)
+        async with GuestClient.connect(machine.guest_socket) as guest:
+            done = await guest.run(["python3", "-c", attempt], user="build")
+            assert (done.status.code == 0) is reached
+            assert b"10.0.2.3" in (await guest.run("cat /etc/resolv.conf")).stdout
+
+
+async def test_the_emulator_is_proved_by_starting_it(spec: MachineSpec) -> None:
+    user = qemu_user(spec.accelerator)
+    assert str(await probe_emulator(spec, user=user)) == "tcg: offered: qemu-system-x86_64 starts a q35 machine"
+    absent = await probe_emulator(dataclasses.replace(spec, architecture="pdp11"), user=user)
+    assert str(absent) == "tcg: not offered: qemu-system-pdp11 is not installed"
+    broken = await probe_emulator(dataclasses.replace(spec, machine="nosuchmachine"), user=user)
+    assert not broken.offered
+    assert "unsupported machine type" in broken.reason
+
+
+async def test_a_booting_guest_proves_its_accelerator(spec: MachineSpec, boot: BootFiles, tmp_path: Path) -> None:
+    user = qemu_user(spec.accelerator)
+    result = await probe_boot(spec, boot, tmp_path / "m", say_hello, user=user, deadline=60)
+    assert str(result) == "tcg: offered: the probe guest booted and its agent answered"
+
+
+async def test_a_guest_that_hangs_costs_no_more_than_the_deadline(
+    spec: MachineSpec, boot: BootFiles, tmp_path: Path
+) -> None:
+    before = children()
+    user = qemu_user(spec.accelerator)
+    result = await probe_boot(spec, boot, tmp_path / "m", say_hello, user=user, deadline=1.0)
+    assert str(result) == "tcg: not offered: the probe guest did not answer in 1 s"
+    assert result.seconds < 3
+    assert children() == before
+    assert not (tmp_path / "m").exists()
+
+
+async def test_kvm_is_not_offered_where_it_obviously_can_not_work(
+    spec: MachineSpec, boot: BootFiles, tmp_path: Path
+) -> None:
+    device = tmp_path / "kvm"
+    user = qemu_user(spec.accelerator)
+    absent = await probe_kvm(spec, boot, tmp_path / "m", say_hello, user=user, device=device)
+    assert str(absent) == f"kvm: not offered: {device} is absent"
+    device.touch(mode=0o600)
+    if user is not None:
+        closed = await probe_kvm(spec, boot, tmp_path / "m", say_hello, user=user, device=device)
+        assert "may not open" in closed.reason
+    foreign = dataclasses.replace(spec, architecture="pdp11")
+    assert "no pdp11" in (await probe_kvm(foreign, boot, tmp_path / "m", say_hello, user=user)).reason
+
+
+async def test_kvm_is_believed_only_after_a_real_boot(spec: MachineSpec, boot: BootFiles, tmp_path: Path) -> None:
+    """Whatever this host's /dev/kvm is like: an answer with its reason in time, and nothing left."""
+    before = children()
+    answered = asyncio.Event()
+
+    async def hello(path: Path) -> None:
+        await say_hello(path)
+        answered.set()
+
+    result = await probe_kvm(spec, boot, tmp_path / "m", hello, user=None)
+    assert result.offered is answered.is_set()
+    assert result.reason
+    assert result.seconds < 10
+    assert children() == before
+    assert not (tmp_path / "m").exists()
+
+
+def children() -> set[str]:
+    """The process ids of our children."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
