@@ -88,7 +88,7 @@ async def test_a_guest_boots_to_its_agent_and_powers_off(
     image: StoredImage, spec: MachineSpec, boot: BootFiles, tmp_path: Path
 ) -> None:
     async with started(spec, boot, tmp_path / "m") as machine:
-        await machine.wait_port_open(60)
+        await machine.wait_port_open(120)
         async with GuestClient.connect(machine.guest_socket) as guest:
             assert guest.hello.pid == 1
             script = "id -un; pwd; sudo -n id -un; hostname; ls /sys/class/net; git --version >&2; cc --version >&2"
@@ -197,7 +197,7 @@ async def test_an_agent_that_ends_ends_the_machine(
     dying = dataclasses.replace(boot, initrd=build_initrd(image, b"raise SystemExit('no more')\n"))
     async with started(spec, dying, tmp_path / "m") as machine:
         with pytest.raises(MachineError, match=r"(?s)ended before its agent was there.*the console said.*no more"):
-            await machine.wait_port_open(60)
+            await machine.wait_port_open(120)
 
 
 async def test_a_disk_that_is_none_is_refused(spec: MachineSpec, boot: BootFiles, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ async def test_a_restricted_guest_does_not_reach_the_host(
         f"import socket; socket.create_connection(('10.0.2.2', {host_port}), 5).send(b'GET / HTTP/1.0\\r\\n\\r\\n')"
     )
     async with started(dataclasses.replace(spec, network=network), boot, tmp_path / "m") as machine:
-        await machine.wait_port_open(60)
+        await machine.wait_port_open(120)
         async with GuestClient.connect(machine.guest_socket) as guest:
             done = await guest.run(["python3", "-c", attempt], user="build")
             assert (done.status.code == 0) is reached
@@ -270,7 +270,7 @@ async def test_the_emulator_is_proved_by_starting_it(spec: MachineSpec) -> None:
 
 async def test_a_booting_guest_proves_its_accelerator(spec: MachineSpec, boot: BootFiles, tmp_path: Path) -> None:
     user = qemu_user(spec.accelerator)
-    result = await probe_boot(spec, boot, tmp_path / "m", say_hello, user=user, deadline=60)
+    result = await probe_boot(spec, boot, tmp_path / "m", say_hello, user=user, deadline=120)
     assert str(result) == "tcg: offered: the probe guest booted and its agent answered"
 
 
@@ -281,7 +281,7 @@ async def test_a_guest_that_hangs_costs_no_more_than_the_deadline(
     user = qemu_user(spec.accelerator)
     result = await probe_boot(spec, boot, tmp_path / "m", say_hello, user=user, deadline=1.0)
     assert str(result) == "tcg: not offered: the probe guest did not answer in 1 s"
-    assert result.seconds < 3
+    assert result.seconds < 5
     assert children() == before
     assert not (tmp_path / "m").exists()
 

@@ -34,8 +34,8 @@ class Session:
     used: set[str] = field(default_factory=set)
     #: The lines it serves.
     lines: "dict[LineKey, Line]" = field(default_factory=dict)
-    #: Some of what it offers was found not to be taken; believed again with its next beat.
-    withdrawn: bool = False
+    #: Capability keys that it offers but was found not to take; believed again with its next beat.
+    withdrawn: set[str] = field(default_factory=set)
 
     def take_beat(self, tokens: Iterable[str]) -> None:
         """A beat names every free slot there is."""
@@ -141,7 +141,7 @@ class Matching:
 
     def seat(self, session: Session) -> None:
         """A session joined, or what it offers has changed."""
-        session.withdrawn = False
+        session.withdrawn.clear()
         self._unlink(session)
         self._sessions[session.id] = session
         for key, line in self._lines.items():
@@ -154,11 +154,10 @@ class Matching:
         self._unlink(session)
 
     def withdraw(self, session: Session, requirement: Requirement) -> None:
-        """The session no longer takes such jobs, until it is seated again."""
-        key = _key(requirement)
-        session.withdrawn = True
-        line = session.lines.pop(key, None)
-        if line is not None:
+        """The session no longer takes jobs of this capability key, until it is seated again."""
+        session.withdrawn.add(requirement.key)
+        for key in [key for key in session.lines if key[0] == requirement.key]:
+            line = session.lines.pop(key)
             line.servers.pop(session.id, None)
             line.idle.pop(session.id, None)
             self._judge(key, line)
@@ -249,7 +248,7 @@ class Matching:
                 del session.lines[key]
 
     def _link(self, session: Session, key: LineKey, line: Line) -> None:
-        if session.draining or not serves(session.offer, line.requirement):
+        if session.draining or key[0] in session.withdrawn or not serves(session.offer, line.requirement):
             return
         session.lines[key] = line
         line.servers[session.id] = session

@@ -127,12 +127,15 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[s
     """Serve `app` for the time of the block, which is given the URL.
 
     Raises:
-        OSError: the address can't be listened on.
+        SystemExit: the address can't be listened on; says so on standard error.
     """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_LIMIT)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise SystemExit(f"leveret-logsink: can't listen on {host} port {port}: {error}") from None
         taken = runner.addresses[0][1]
         yield f"http://{f'[{host}]' if ':' in host else host}:{taken}"
     finally:

@@ -29,9 +29,7 @@ async def test_a_job_goes_from_backlog_to_success(lab: Lab) -> None:
         grant = await worker.grant_of(job)
         assert (grant.attempt, grant.epoch, grant.time_limit) == (1, 1, 2700)
         await worker.run(grant)
-        await worker.status(
-            grant, AttemptState.RUNNING, tasks=(TaskResult(name="build", state=TaskState.RUNNING),)
-        )
+        await worker.status(grant, AttemptState.RUNNING, tasks=(TaskResult(name="build", state=TaskState.RUNNING),))
         await lab.events.until(TaskEvent, lambda e: e.task.state is TaskState.RUNNING)
         await worker.succeed(grant, artifacts=(artifact("out/scdoc"), artifact("not/asked/for")))
 
@@ -52,7 +50,9 @@ async def test_a_job_without_triggers_is_nobody_elses_business(lab: Lab) -> None
         await worker.beat(token(), token())
         first, second = (
             await lab.submit(),
-            await lab.submit(manifest={"triggers": [{"action": "webhook", "condition": "always", "url": "https://e.org"}]}),
+            await lab.submit(
+                manifest={"triggers": [{"action": "webhook", "condition": "always", "url": "https://e.org"}]}
+            ),
         )
         for job in (first, second):
             await worker.succeed(await worker.grant_of(job))
@@ -91,6 +91,7 @@ async def test_jobs_are_granted_first_come_first_served_one_a_token(lab: Lab) ->
 async def test_the_reason_for_waiting_names_what_the_nearest_worker_lacks(lab: Lab) -> None:
     async with lab.dispatcher(), lab.worker() as worker:
         await worker.beat(token())
+        await lab.events.until(WorkerEvent)
         job = await lab.submit(requirement=Requirement(arch="x86_64", image="debian/trixie", kvm=True))
         event = await lab.job_is(job, JobStatus.PENDING, reason=Reason.NO_WORKER)
         wanted = "no worker offers debian/trixie on x86_64 with kvm"

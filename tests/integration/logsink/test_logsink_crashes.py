@@ -1,9 +1,11 @@
 """Crashes at every failpoint, and the loss of one of two logsinks: all is sealed, and each log said so once."""
 
+import asyncio
+
 from leveret_logsink.failpoints import FAILPOINTS
 from leveret_proto.links import artifact_path, log_path
 from leveret_proto.messages import SETUP_LOG
-from tests.integration.logsink.stage import LINK, Stage, facts, pieces, sha256
+from tests.integration.logsink.stage import LIMIT, LINK, Stage, facts, pieces, sha256
 
 BODY = bytes(range(256)) * 300
 
@@ -65,3 +67,45 @@ async def test_two_logsinks_one_killed(stage: Stage) -> None:
         assert found[2] == BODY
     await second.terminate()
     assert second.log.read_text().splitlines()[-1].find('"stopped"') > 0
+
+
+async def test_lost_database_connections_lose_nothing(stage: Stage) -> None:
+    sink = await stage.logsink()
+    await stage.dispatcher.started(facts(11), 1, "w1")
+    for number, (offset, part) in enumerate(pieces(BODY, 4_000)):
+        await stage.w1.chunk(11, 1, "build", offset, part)
+        if number in (3, 10):
+            assert await stage.until(
+                """
+                select count(pg_terminate_backend(pid)) > 0 from pg_stat_activity
+                where usename = 'logsink' and datname = current_database()
+                """
+            )
+    await stage.w1.chunk(11, 1, "build", len(BODY), b"", whole=BODY)
+    event = await stage.events.log_event()
+    assert (event.status, event.seq, event.sha256) == ("sealed", 1, sha256(BODY))
+    assert (await stage.get(stage.url(sink) + log_path(11, LINK, 1, "build")))[2] == BODY
+
+
+async def test_storage_that_fails_is_back_pressure(stage: Stage) -> None:
+    """Nothing is acked that could not be stored; once the storage is back, all is there."""
+    sink = await stage.logsink()
+    stage.storage.mkdir(exist_ok=True)
+    obstacle = stage.storage / "0"
+    obstacle.write_text("a file where a folder belongs")
+    await stage.dispatcher.started(facts(11), 1, "w1")
+    await stage.w1.log(11, 1, "build", BODY, size=10_000)
+    async with asyncio.timeout(LIMIT):
+        while '"waits_for": "storage' not in sink.log.read_text():
+            await asyncio.sleep(0.05)
+    obstacle.unlink()
+    event = await stage.events.log_event()
+    assert (event.status, event.seq, event.sha256) == ("sealed", 1, sha256(BODY))
+
+
+async def test_a_taken_port_is_said_plainly(stage: Stage) -> None:
+    first = await stage.logsink()
+    port = stage.url(first).rpartition(":")[2]
+    second = await stage.logsink(ready=False, port=port)
+    assert await second.wait() == 1
+    assert f"can't listen on 127.0.0.1 port {port}" in second.log.read_text().splitlines()[-1]

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
+
 from leveret_proto import keys
 from leveret_proto.envelope import pack, unpack
 from leveret_proto.manifest import read
@@ -96,25 +97,25 @@ class DispatcherPlayed:
         body = aio_pika.Message(parcel.body, type=parcel.type, message_id=parcel.message_id)
         await target.publish(body, key, mandatory=True)
 
-    async def beat(self, **wanted: Any) -> WorkerBeat:
+    async def beat(self, *, limit: float = LIMIT, **wanted: Any) -> WorkerBeat:
         """The next beat whose fields are as wanted."""
         while True:
-            found = await self._next(WorkerBeat)
+            found = await self._next(WorkerBeat, limit)
             if all(getattr(found, name) == value for name, value in wanted.items()):
                 return found
 
     async def claim(self) -> WorkerClaim:
         return await self._next(WorkerClaim)
 
-    async def status(self, state: str) -> AttemptStatus:
+    async def status(self, state: str, *, limit: float = LIMIT) -> AttemptStatus:
         """The next status in `state`."""
         while True:
-            found = await self._next(AttemptStatus)
+            found = await self._next(AttemptStatus, limit)
             if found.state == state:
                 return found
 
-    async def _next(self, kind: type[T]) -> T:
-        async with asyncio.timeout(LIMIT):
+    async def _next(self, kind: type[T], limit: float = LIMIT) -> T:
+        async with asyncio.timeout(limit):
             message = await self.said[kind].get()
         assert isinstance(message, kind)
         return message

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+
 from leveret_proto.messages import Abandon, AttemptStatus, Cancel, Refuse, Report, Settle
 from leveret_proto.permissions import worker as worker_permissions
-
 from tests.integration.worker.dispatcher_played import DispatcherPlayed, make_grant
 from tests.support.proxy import proxy_to
 from tests.support.services import Service, Services
@@ -235,7 +235,9 @@ async def test_builds_outlive_the_loss_of_the_connection(
         await start_worker(LEVERET_WORKER_AMQP_URL=proxy.url(vhost.url("w1")))
         beat = await dispatcher.beat(beat=1)
         go_on = tmp_path / "go-on"
-        manifest = f"image: test/process\ntasks:\n- one: |\n    until [ -e {go_on} ]; do sleep 0.05; done\n    echo on\n"
+        manifest = (
+            f"image: test/process\ntasks:\n- one: |\n    until [ -e {go_on} ]; do sleep 0.05; done\n    echo on\n"
+        )
         await dispatcher.grant(make_grant(beat, manifest), ARCH)
         await dispatcher.status("running")
         assert proxy.cut() == 2
@@ -255,7 +257,9 @@ async def test_a_refused_session_says_so_and_tries_again(
     assert "w1 is live elsewhere" in service.log.read_text()
 
 
-async def test_the_worker_needs_no_asyncpg(start_worker: StartWorker, dispatcher: DispatcherPlayed, tmp_path: Path) -> None:
+async def test_the_worker_needs_no_asyncpg(
+    start_worker: StartWorker, dispatcher: DispatcherPlayed, tmp_path: Path
+) -> None:
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     (blocked / "asyncpg.py").write_text("raise ImportError('not installed')\n")

@@ -1,4 +1,4 @@
-"""The rules of a job's course, one by one, and a machine that drives them against the few things that must always hold."""
+"""The rules of a job's course, one by one; then a machine that drives them against what must always hold."""
 
 from hypothesis import settings
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Matching against a model that looks at everything: no slot idle beside a job it serves, oldest first, no double grant."""
+"""Matching against a model that looks at everything: no slot idle beside a job it serves, oldest first."""
 
 import pytest
 from hypothesis import settings
@@ -85,9 +85,8 @@ def test_reasons_are_given_when_they_change_and_only_then() -> None:
     index.add(1, A_BIG, Reason.SUBMITTED)
     small = session("small", offer("a"))
     index.seat(small)
-    assert index.untold(10) == [
-        (1, Reason.NO_WORKER, "no worker offers a on x86_64 with disk=large; nearest is small, which lacks tags disk=large")
-    ]
+    why = "no worker offers a on x86_64 with disk=large; nearest is small, which lacks tags disk=large"
+    assert index.untold(10) == [(1, Reason.NO_WORKER, why)]
     assert index.untold(10) == []
     big = session("big", offer("a", tags=("disk=large",)))
     index.seat(big)

@@ -209,3 +209,8 @@ def test_exactly_the_faults_put_into_real_manifests_come_back(data: st.DataObjec
     keys = data.draw(st.lists(st.sampled_from(free), min_size=1, max_size=5, unique=True))
     text, places = append(text, [data.draw(st.sampled_from(APPENDED[key])) for key in keys])
     assert found(text) == places
+
+
+def test_several_syntax_faults_under_one_key_hide_neither_each_other_nor_others() -> None:
+    text = "image: a\npackages:\n- 'x\n- @y\n- ok\n- [z\ntasks:\n- A: x\n- b: |\n  bad\n- c: y: z\n"
+    assert found(text) == [(3, 3), (4, 3), (6, 3), (8, 3), (10, 3), (11, 7)]

@@ -4,6 +4,7 @@ import subprocess
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from leveret_worker.scripts import buildenv, task_script
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)

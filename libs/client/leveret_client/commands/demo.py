@@ -91,7 +91,7 @@ async def _build(output: Output, stack: "Stack", prepared: float, begun: float) 
     show_summary(output, state.end, prepared, started)
     for artifact in state.end.artifacts:
         try:
-            path = await asyncio.to_thread(download, artifact, ARTIFACTS)
+            path = await download(artifact, ARTIFACTS)
         except DownloadError as error:
             output.say(f"leveret: {error}", "red")
             return exits.FAILED

@@ -1,6 +1,7 @@
 """Beats and claims from workers, and our own canary that comes back in line behind them."""
 
 import asyncio
+from functools import partial
 
 import structlog
 from aio_pika.abc import AbstractConnection
@@ -116,7 +117,12 @@ async def _note_changes(desk: Desk, session: Session, beat: WorkerBeat) -> None:
     async with desk.transaction(lambda: failpoint("dispatcher.beats.before-commit")) as tx:
         await session_store.write(tx.on, changed)
         await desk.tell_worker(tx, changed, state, None, beat.notes)
-    session.offer, session.slots, session.draining = new
+        tx.after.append(partial(_reseat, desk, session, beat))
+    failpoint("dispatcher.beats.between-commit-and-publish")
+
+
+def _reseat(desk: Desk, session: Session, beat: WorkerBeat) -> None:
+    session.offer, session.slots, session.draining = beat.capabilities, beat.slots, beat.draining
     desk.matching.seat(session)
 
 

@@ -1,0 +1,154 @@
+"""The worker with real QEMU guests: a whole build in a fresh machine; the test plays the dispatcher."""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from leveret_proto.messages import Cancel, WorkerBeat
+from leveret_proto.permissions import worker as worker_permissions
+from tests.integration.worker.dispatcher_played import DispatcherPlayed, make_grant
+from tests.support.guest_images import stored_image
+from tests.support.processes import descendants, until_gone
+from tests.support.services import Service, Services
+from tests.support.vhosts import Vhost
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+
+IMAGE = "debian/trixie"
+StartWorker = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def dispatcher(vhost: Vhost) -> AsyncIterator[DispatcherPlayed]:
+    await vhost.provision({"w1": worker_permissions("w1")})
+    async with DispatcherPlayed.listening(vhost.url()) as played:
+        yield played
+
+
+@pytest.fixture
+def start_worker(vhost: Vhost, services: Services, tmp_path: Path) -> StartWorker:
+    async def start(**environment: str) -> Service:
+        image = stored_image(IMAGE)
+        given = {
+            "HOME": str(Path.home()),
+            "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
+            "LEVERET_WORKER_NAME": "w1",
+            "LEVERET_WORKER_SLOTS": "1",
+            "LEVERET_WORKER_IMAGES": str(image.store.root),
+            "LEVERET_WORKER_SPOOL": str(tmp_path / "spool"),
+            "LEVERET_WORKER_DRAIN_LIMIT": "0",
+            "LEVERET_WORKER_PROBE_LIMIT": "5",
+        }
+        return await services.start("leveret_worker.main", given | environment)
+
+    return start
+
+
+async def offering(dispatcher: DispatcherPlayed) -> WorkerBeat:
+    """The first beat that offers the image."""
+    while True:
+        beat = await dispatcher.beat()
+        if any(image.name == IMAGE for image in beat.capabilities.images):
+            return beat
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    """A directory of bare repositories with one small C program."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "answer.c").write_text('#include <stdio.h>\nint main(void) { puts("42"); return 0; }\n')
+    identity = {
+        "GIT_AUTHOR_NAME": "t",
+        "GIT_AUTHOR_EMAIL": "t@t",
+        "GIT_COMMITTER_NAME": "t",
+        "GIT_COMMITTER_EMAIL": "t@t",
+    }
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "answer"]):
+        subprocess.run(["git", *words], cwd=work, check=True, env={**os.environ, **identity}, timeout=30)
+    bare = tmp_path / "mirror" / "~me"
+    bare.mkdir(parents=True)
+    subprocess.run(["git", "clone", "-q", "--bare", str(work), str(bare / "answer")], check=True, timeout=30)
+    return tmp_path / "mirror"
+
+
+async def test_a_build_in_a_machine_of_its_own(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker, mirror: Path, tmp_path: Path
+) -> None:
+    service = await start_worker(LEVERET_WORKER_SOURCE_MIRRORS=f'{{"https://git.example.org/": "{mirror}"}}')
+    beat = await offering(dispatcher)
+    manifest = f"""
+image: {IMAGE}
+sources: [https://git.example.org/~me/answer]
+environment: {{WHO: guest}}
+tasks:
+- who: |
+    whoami; pwd; echo "$WHO"; git -C answer remote get-url origin
+- make: |
+    cd answer
+    cc -o answer answer.c
+    ./answer
+artifacts: [answer/answer]
+"""
+    await dispatcher.grant(make_grant(beat, manifest, time_limit=300), "x86_64", IMAGE)
+    ended = await dispatcher.status("ended", limit=240)
+    assert (ended.result, ended.reason, ended.detail) == ("success", "completed", None)
+    assert b"build\n" in dispatcher.logs["who"]
+    assert b"/home/build\n" in dispatcher.logs["who"]
+    assert b"guest\n" in dispatcher.logs["who"]
+    assert b"https://git.example.org/~me/answer\n" in dispatcher.logs["who"]
+    assert b"42\n" in dispatcher.logs["make"]
+    assert bytes(dispatcher.artifacts[:4]) == b"\x7fELF"
+    assert hashlib.sha256(dispatcher.artifacts).hexdigest() == ended.artifacts[0].sha256
+    assert ended.timings.boot is not None
+    # the machine and its files are gone before the slot is free
+    assert list((tmp_path / "spool" / "run").glob("[0-9a-f]*")) == []
+    assert service.running
+
+
+async def test_a_cancelled_build_leaves_no_machine(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    service = await start_worker()
+    beat = await offering(dispatcher)
+    manifest = f"image: {IMAGE}\ntasks:\n- forever: sleep 10000\n"
+    grant = make_grant(beat, manifest)
+    await dispatcher.grant(grant, "x86_64", IMAGE)
+    await dispatcher.status("running", limit=120)
+    machines = descendants(service.pid)[1:]
+    assert machines
+    await dispatcher.order(beat, Cancel(grant=grant.grant))
+    ended = await dispatcher.status("ended")
+    assert ended.result == "cancelled"
+    await until_gone(machines)
+    assert list((tmp_path / "spool" / "run").glob("[0-9a-f]*")) == []
+
+
+async def test_a_killed_worker_takes_its_machines_along(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    service = await start_worker()
+    beat = await offering(dispatcher)
+    await dispatcher.grant(make_grant(beat, f"image: {IMAGE}\ntasks:\n- forever: sleep 10000\n"), "x86_64", IMAGE)
+    await dispatcher.status("running", limit=120)
+    machines = descendants(service.pid)[1:]
+    assert machines
+    await service.kill()
+    await until_gone(machines)
+
+
+async def test_kvm_is_offered_only_where_a_guest_booted_under_it(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    await offering(dispatcher)
+    while True:
+        beat = await dispatcher.beat(limit=60)
+        told = [note for note in beat.notes if note.startswith("kvm: ")]
+        if told:
+            break
+    assert (beat.capabilities.kvm == ("x86_64",)) == told[0].startswith("kvm: offered")
