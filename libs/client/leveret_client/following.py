@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from leveret_client.errors import NoAnswer, NotFound
 from leveret_client.follow import Following, LogBytes
 from leveret_client.subscription import LogPiece, Subscription
-from leveret_proto.messages import Event, LogEvent
+from leveret_proto.messages import Event, JobView, LogEvent
+from leveret_runtime.away import backoff
 
 if TYPE_CHECKING:
     from leveret_client.client import Client
 
+#: Seconds within which a job that was just submitted must be known to the dispatcher.
+ARRIVAL_LIMIT = 3.0
 #: Seconds of silence after which the services are asked how things stand.
 QUIET = 10.0
 QUIET_AFTER_END = 1.0
@@ -26,7 +29,7 @@ async def follow(
     loop = asyncio.get_running_loop()
     if subscription is None:
         # bound before anything is asked: what happens from here on arrives, what happened before is in the answers
-        view = await client.show(job)
+        view = await _arrived(client, job)
         subscription = await client.subscribe()
         await subscription.bind_job(view.facts)
         await subscription.bind_tail(view.facts.visibility, view.facts.owner, job)
@@ -53,6 +56,20 @@ async def follow(
                 yield shown
         elif state.on_event(received) and not isinstance(received, LogEvent):
             yield received
+
+
+async def _arrived(client: "Client", job: int) -> JobView:
+    """Give the job as it stands; one that was submitted this moment may still be on its way. Raises NotFound."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + ARRIVAL_LIMIT
+    for delay in backoff():
+        try:
+            return await client.show(job)
+        except NotFound:
+            if loop.time() + delay > deadline:
+                raise
+        await asyncio.sleep(delay)
+    raise AssertionError("delays never end")
 
 
 async def _fill(client: "Client", state: Following) -> AsyncIterator[LogBytes]:

@@ -151,17 +151,24 @@ class LogOutput:
             self._at_line_start = text.endswith("\n")
 
     def break_line(self) -> None:
-        """End a line that a log left open, before something else is shown."""
-        if not self._at_line_start and not self._output.as_json:
+        """End a line that a log left open on the terminal, before something else is shown there.
+
+        In a pipe nothing else is: events go to standard error, and the log stays as it is, byte for byte.
+        """
+        if self._output.terminal:
+            self._end_line()
+
+    def _end_line(self) -> None:
+        if not self._at_line_start:
             sys.stdout.write(RESET + "\n" if self._output.terminal else "\n")
             sys.stdout.flush()
             self._at_line_start = True
 
     def _head(self, which: tuple[int, str]) -> None:
         attempt, task = which
-        self.break_line()
         self._current = which
         if self._headings:
+            self._end_line()
             again = f" (attempt {attempt})" if attempt > 1 else ""
             name = "setup" if task == SETUP_LOG else one_line(task)
             self._output.line((f"── {name}{again} ──", "bold cyan"))

@@ -4,7 +4,7 @@ A reader ignores fields it does not know, so that a newer sender can be read; it
 """
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -60,7 +60,7 @@ class Message(Part):
 
     TYPE: ClassVar[str]
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "TYPE" in cls.__dict__:
             if cls.TYPE in REGISTRY:

@@ -38,17 +38,18 @@ class Refused(Exception):
 
 
 @asynccontextmanager
-async def connection(url: SecretStr, name: str) -> AsyncIterator[AbstractConnection]:
+async def connection(url: SecretStr, name: str, *, heartbeat: int = HEARTBEAT) -> AsyncIterator[AbstractConnection]:
     """Connect for the time of the block; the block is cancelled with BrokerAway when the connection is lost.
 
     Args:
         url: `amqp://user:password@host:port/vhost`; `amqps` for TLS.
         name: what the broker's list of connections shows.
+        heartbeat: seconds; the broker gives up a silent client after two to three of them.
     """
     try:
         async with asyncio.timeout(CONNECT_LIMIT):
             connected = await aio_pika.connect(
-                url.get_secret_value(), client_properties={"connection_name": name}, heartbeat=HEARTBEAT
+                url.get_secret_value(), client_properties={"connection_name": name}, heartbeat=heartbeat
             )
     except (OSError, AMQPError, TimeoutError) as error:
         raise BrokerAway(told("RabbitMQ", error)) from error

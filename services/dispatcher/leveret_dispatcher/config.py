@@ -27,6 +27,9 @@ class Config(DatabaseConfig):
     leader_renew: float = Field(5, gt=0, description="how often the leader renews its row")
     leader_stale: float = Field(15, gt=0, description="a leader not renewed for so long may be replaced")
     standby_look: float = Field(0.5, gt=0, description="how often a standby looks whether it may lead")
+    # A frozen leader goes on being sent its share of every queue until the broker gives its connection up, so this must
+    # not take much longer than its row to go stale.
+    heartbeat: int = Field(5, ge=1, description="AMQP heartbeat")
     dead_most: int = Field(10_000, ge=1, description="dead letters kept; the oldest go first")
     cancellations_most: int = Field(1000, ge=1, description="cancels before arrival remembered for one owner")
 

@@ -60,8 +60,8 @@ async def _lead(config: Config, database: Database, leadership: Leadership, stop
     """Lead one term: until `stop` is set, and everything begun is done and told."""
     async with (
         asyncio.TaskGroup() as group,
-        connection(config.amqp_url, "leveret-dispatcher: orders and events") as out,
-        connection(config.amqp_url, "leveret-dispatcher: queues") as queues,
+        connection(config.amqp_url, "leveret-dispatcher: orders and events", heartbeat=config.heartbeat) as out,
+        connection(config.amqp_url, "leveret-dispatcher: queues", heartbeat=config.heartbeat) as queues,
     ):
         keeper = group.create_task(leadership.keep())
         outbox = Outbox(database, APP, leadership.guard)

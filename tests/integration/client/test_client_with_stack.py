@@ -1,4 +1,4 @@
-"""The `leveret` command and the stack of `leveret up`, for real: broker, database, five services, `process` executor."""
+"""The `leveret` command and the stack of `leveret up`: real broker, database and services; `process` executor."""
 
 import asyncio
 import json
@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from leveret_client import Client, Following, LogBytes, NotAllowed, NotFound, endpoint, exits
+from leveret_client.demonstration.summary import download
 from leveret_embedded.stack import Options, Stack, StackInUseError
 from leveret_proto.messages import JobEvent, JobStatus, TaskState
 from tests.support.background import held_open
@@ -143,7 +144,11 @@ async def test_a_cancelled_build_ends_its_follower_with_a_status_of_its_own(mani
         assert (await leveret("cancel", str(job)))[:2] == (exits.OK, f"job {job} is cancelled\n")
         await follower.communicate()
     assert follower.returncode == exits.CANCELLED
-    assert (await leveret("cancel", str(job)))[1] == f"job {job} had ended already: cancelled\n"
+    assert (await leveret("cancel", str(job)))[1] == f"job {job} is cancelled\n"  # again, to the same effect
+    manifest.write_text(of("a: true"))
+    _, _, errors = await leveret("submit", manifest, "--follow")
+    done = errors.partition("job ")[2].partition("\n")[0]
+    assert (await leveret("cancel", done))[1] == f"job {done} had ended already: success\n"
 
 
 async def test_ctrl_c_ends_the_follower_and_says_that_the_build_goes_on(manifest: Path) -> None:
@@ -175,7 +180,7 @@ async def test_every_fault_of_a_manifest_is_shown_where_it_is(manifest: Path) ->
 async def test_submitting_again_under_one_message_id_is_the_same_job_and_can_be_followed(manifest: Path) -> None:
     manifest.write_text(of("a: true"))
     _, first, _ = await leveret("submit", manifest, "--message-id", "again")
-    status, out, errors = await leveret("submit", manifest, "--message-id", "again", "--follow")
+    status, _, errors = await leveret("submit", manifest, "--message-id", "again", "--follow")
     assert status == exits.OK
     assert f"job {first.strip()} (submitted before)" in errors
     manifest.write_text(of("b: true"))
@@ -234,9 +239,7 @@ async def _until_success(stream: asyncio.StreamReader) -> list[str]:
     return heard
 
 
-async def test_artifacts_links_work(stack: Stack) -> None:
-    from leveret_client.demonstration.summary import download
-
+async def test_the_link_of_an_artifact_works(stack: Stack) -> None:
     body = of("make: echo built > thing") + "artifacts: [thing]\n"
     async with asyncio.timeout(LIMIT), Client(stack.amqp_url, OWNER) as client:
         job = (await client.submit(body, project="p")).job

@@ -36,7 +36,7 @@ async def test_a_standby_takes_over_at_once_when_the_leader_is_stopped(lab: Lab,
 
 
 async def test_a_frozen_leader_is_replaced_and_stands_by_when_it_wakes(lab: Lab, services: Services) -> None:
-    environment = lab.environment(leader_renew=0.1, leader_stale=1.0)
+    environment = lab.environment(leader_renew=0.1, leader_stale=1.0, heartbeat=1)
     frozen = await services.start(MODULE, environment)
     async with lab.worker() as worker:
         await worker.beat(token())
@@ -60,6 +60,12 @@ async def test_a_frozen_leader_is_replaced_and_stands_by_when_it_wakes(lab: Lab,
             assert lab.course(job)[-1] == "success"
 
 
+async def write_under(database: Database, leadership: Leadership) -> None:
+    async with database.transaction() as on:
+        await store.insert_jobs(on, [(ready_job(1), 60.0)])
+        await leadership.check(on)
+
+
 async def test_a_woken_predecessor_can_change_nothing(lab: Lab) -> None:
     async with Database.open(lab.config().database_url, "dispatch") as database:
         await database.migrate("leveret_dispatcher")
@@ -68,9 +74,7 @@ async def test_a_woken_predecessor_can_change_nothing(lab: Lab) -> None:
         assert await take(database, uuid4(), stale=600) is None  # it is held, and not stale
         assert await take(database, uuid4(), stale=0) == 2
         with pytest.raises(Deposed):
-            async with database.transaction() as on:
-                await store.insert_jobs(on, [(ready_job(1), 60.0)])
-                await old.check(on)
+            await write_under(database, old)
         with pytest.raises(Deposed):
             await old.keep()
         await old.release()  # must not let anyone in

@@ -39,7 +39,7 @@ async def dispatcher(vhost: Vhost) -> AsyncIterator[DispatcherPlayed]:
 
 
 @pytest.fixture
-async def start_worker(vhost: Vhost, services: Services, tmp_path: Path) -> AsyncIterator[StartWorker]:
+def start_worker(vhost: Vhost, services: Services, tmp_path: Path) -> StartWorker:
     async def start(*, failpoint: str | None = None, **environment: str) -> Service:
         given = {
             "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
@@ -53,7 +53,7 @@ async def start_worker(vhost: Vhost, services: Services, tmp_path: Path) -> Asyn
         }
         return await services.start("leveret_worker.main", given | environment, failpoint=failpoint)
 
-    yield start
+    return start
 
 
 async def test_a_grant_becomes_a_build_with_logs_artifact_and_result(
