@@ -14,6 +14,9 @@ from leveret_proto.words import escape
 NOTHING = "^$"
 #: Publishing to the default exchange: replies. A service checks that a reply goes to a reply queue only.
 _REPLIES = "amq\\.default"
+#: A queue that the broker named. Whoever may also publish to Leveret's exchanges gets no other: under a name of its own
+#: choice it could declare an exchange, bind one of ours to it, and publish there with any key, unseen by topic grants.
+_UNNAMED = "amq\\.gen-.*"
 
 Service = Literal["intake", "dispatcher", "logsink", "notifier"]
 SERVICES: tuple[Service, ...] = ("intake", "dispatcher", "logsink", "notifier")
@@ -46,6 +49,8 @@ def _exact(*names: str) -> list[str]:
     return [re.escape(name) for name in names]
 
 
+#: Services that answer requests.
+_ANSWERING = ("intake", "dispatcher", "logsink")
 #: What each service publishes to.
 _WRITES: dict[Service, tuple[str, ...]] = {
     "intake": (t.JOBS, t.RECORD, t.EVENTS, t.DEAD),
@@ -63,7 +68,7 @@ def service(name: Service) -> Permissions:
     canary = ["leveret\\.canary\\..*"] if name == "dispatcher" else []
     return Permissions(
         configure=_any(*canary),
-        write=_any(*_exact(*_WRITES[name]), _REPLIES, *canary),
+        write=_any(*_exact(*_WRITES[name]), *([_REPLIES] if name in _ANSWERING else []), *canary),
         read=_any(f"leveret\\.{name}\\..*", *canary),
     )
 
@@ -88,19 +93,46 @@ def worker(name: str) -> Permissions:
 
 
 def submitter(owners: tuple[str, ...]) -> Permissions:
-    """Give the permissions of an account that submits and commands for `owners`, and follows them or the public."""
-    own = f"({'|'.join(re.escape(escape(owner)) for owner in owners)})"
-    seen = f"(public\\.[^.]+|(private|unlisted)\\.{own})"
-    events = f"^((job|task|log|delivery|submission)\\.{seen}(\\..*)?|worker\\..*)$"
-    queue = "(amq\\.gen|leveret\\.client)[.-].*"
+    """Give the permissions of an account that submits and commands for `owners`, and follows them or the public.
+
+    Its queues are named by the broker. For a durable queue with a name, there is `subscriber`.
+    """
+    own = _own(owners)
     return Permissions(
-        configure=_any(queue),
-        write=_any(*_exact(t.SUBMIT, t.COMMANDS), queue),
-        read=_any(*_exact(t.EVENTS, t.TAIL), queue),
+        configure=_any(_UNNAMED),
+        write=_any(*_exact(t.SUBMIT, t.COMMANDS), _UNNAMED),
+        read=_any(*_exact(t.EVENTS, t.TAIL), _UNNAMED),
         topics=(
             TopicGrant(t.SUBMIT, write=f"^{own}\\.[^.]+$", read=NOTHING),
             TopicGrant(t.COMMANDS, write=f"^[a-z]+\\.{own}$", read=NOTHING),
-            TopicGrant(t.EVENTS, write=NOTHING, read=events),
-            TopicGrant(t.TAIL, write=NOTHING, read=f"^{seen}\\..*$"),
+            *_following(own),
         ),
+    )
+
+
+def subscriber(name: str, owners: tuple[str, ...]) -> Permissions:
+    """Give the permissions of the account `name` that follows `owners` and the public, and publishes nothing.
+
+    Its queues are `leveret.client.<name>.…`, durable where it likes, or named by the broker.
+    """
+    queue = f"leveret\\.client\\.{re.escape(escape(name))}\\..*"
+    return Permissions(
+        configure=_any(queue, _UNNAMED),
+        write=_any(queue, _UNNAMED),
+        read=_any(*_exact(t.EVENTS, t.TAIL), queue, _UNNAMED),
+        topics=_following(_own(owners)),
+    )
+
+
+def _own(owners: tuple[str, ...]) -> str:
+    return f"({'|'.join(re.escape(escape(owner)) for owner in owners) or '(?!)'})"  # of nobody: matches nothing
+
+
+def _following(own: str) -> tuple[TopicGrant, ...]:
+    """Give what a follower may bind: public jobs of anyone, all jobs of its `own`, workers."""
+    seen = f"(public\\.[^.]+|(private|unlisted)\\.{own})"
+    events = f"^((job|task|log|delivery|submission)\\.{seen}(\\..*)?|worker\\..*)$"
+    return (
+        TopicGrant(t.EVENTS, write=NOTHING, read=events),
+        TopicGrant(t.TAIL, write=NOTHING, read=f"^{seen}\\..*$"),
     )

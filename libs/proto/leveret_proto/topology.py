@@ -171,7 +171,8 @@ def _partitioned() -> tuple[Queue, ...]:
 
 
 QUEUES: tuple[Queue, ...] = (
-    Queue(INTAKE_SUBMISSIONS, "intake", ((SUBMIT, "#"),)),
+    # Two words and no more: who may read events could else bind them to leveret.submit, and flood intake with them.
+    Queue(INTAKE_SUBMISSIONS, "intake", ((SUBMIT, "*.*"),)),
     Queue(DISPATCHER_JOBS, "dispatcher", ((JOBS, "#"),), prefetch=100),
     # Beats come again every 10 s, and a claim is repeated in the next beat: old ones are worth nothing.
     Queue(

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The only writer of job state: routes, leases, retries, and publishes events."""

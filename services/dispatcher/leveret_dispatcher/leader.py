@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Milliseconds a leader's transaction may stand idle: a frozen leader must not hold its successor up for long.
-IDLE_IN_TRANSACTION = 10_000
 #: Seconds that releasing may take before the process ends without.
 RELEASE_LIMIT = 5.0
 
@@ -33,10 +31,14 @@ class Deposed(Exception):
 class Leadership:
     """One term: this process leads under `epoch` until deposed or released."""
 
-    def __init__(self, database: "Database", epoch: int, renew: float) -> None:
+    def __init__(self, database: "Database", epoch: int, *, renew: float, stale: float) -> None:
+        """`renew` and `stale`: seconds between renewals, and until others may take over."""
         self._database = database
         self.epoch = epoch
         self._renew = renew
+        # A successor waits for the leader's transaction under way. That of a frozen leader is ended by PostgreSQL
+        # before the row is stale, so that it holds nobody up.
+        self._idle_limit = str(int(max(stale * 2 / 3, 1.0) * 1000))
 
     async def check(self, on: "Connection") -> datetime:
         """Fence the transaction; give its time. Raises Deposed.
@@ -48,7 +50,7 @@ class Leadership:
             select now() from leader, set_config('idle_in_transaction_session_timeout', $2, true)
             where epoch = $1 for key share of leader
             """,
-            self.epoch, str(IDLE_IN_TRANSACTION),
+            self.epoch, self._idle_limit,
         )  # fmt: skip
         if now is None:
             raise Deposed(f"epoch {self.epoch} is over")
@@ -85,7 +87,7 @@ async def stand_by(database: "Database", config: Config, holder: UUID, stop: asy
         epoch = await take(database, holder, config.leader_stale)
         if epoch is not None:
             log.info("leading", epoch=epoch)
-            return Leadership(database, epoch, config.leader_renew)
+            return Leadership(database, epoch, renew=config.leader_renew, stale=config.leader_stale)
         if not told:
             log.info("standing by")
             told = True

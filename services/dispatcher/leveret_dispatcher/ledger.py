@@ -85,7 +85,8 @@ class Transaction:
     async def _write(self, changes: list[Change]) -> None:
         if not changes:
             return
-        manifests = await store.manifests(self.on, [c.row.id for c in changes if c.row.course.status.ended])
+        ended = [change.row.id for change in changes if change.row.course.status.ended]
+        manifests = await store.manifests(self.on, ended) if ended else {}
         changes = [self._with_links(change, manifests.get(change.row.id)) for change in changes]
         await store.write_jobs(self.on, [change.row for change in changes])
         started = [(c.row.id, c.row.course.attempt) for c in changes if c.started]

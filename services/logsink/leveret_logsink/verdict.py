@@ -13,13 +13,8 @@ State = Literal["open", "sealed", "gap"]
 #: Missing ranges an event lists at most.
 MAX_MISSING = 100
 
-#: Ends that only a started attempt can come to, even where no `running` was seen in between.
-_STARTED = frozenset(
-    {
-        Reason.COMPLETED, Reason.TASK_FAILED, Reason.SETUP_FAILED,
-        Reason.ARTIFACT_FAILED, Reason.GUEST_LOST, Reason.TIME_LIMIT,
-    }
-)  # fmt: skip
+#: Ends that only an attempt whose guest came up can come to, even where no `running` was seen in between.
+_STARTED = frozenset({Reason.COMPLETED, Reason.TASK_FAILED, Reason.SETUP_FAILED, Reason.ARTIFACT_FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +23,7 @@ class AttemptNews:
 
     attempt: int
     worker: str | None
-    #: It ran: there is a setup log.
+    #: Its guest came up: there is a setup log.
     started: bool
     ended: bool
     #: Tasks that ran, so that each has a log.
@@ -44,7 +39,8 @@ def news(event: JobEvent) -> AttemptNews | None:
         return None
     idle = (TaskState.SKIPPED, TaskState.PENDING)
     ran = tuple(task.name for task in event.tasks if task.state not in idle)
-    started = event.status is JobStatus.RUNNING or bool(ran) or event.reason in _STARTED
+    booted = event.timings is not None and event.timings.boot is not None
+    started = event.status is JobStatus.RUNNING or bool(ran) or booted or event.reason in _STARTED
     ended = event.status.ended or event.status is JobStatus.PENDING
     return AttemptNews(event.attempt, event.worker, started, ended, ran)
 

@@ -70,7 +70,7 @@ async def test_a_woken_predecessor_can_change_nothing(lab: Lab) -> None:
     async with Database.open(lab.config().database_url, "dispatch") as database:
         await database.migrate("leveret_dispatcher")
         assert await take(database, uuid4(), stale=600) == 1
-        old = Leadership(database, 1, renew=0.01)
+        old = Leadership(database, 1, renew=0.01, stale=15)
         assert await take(database, uuid4(), stale=600) is None  # it is held, and not stale
         assert await take(database, uuid4(), stale=0) == 2
         with pytest.raises(Deposed):
@@ -90,7 +90,7 @@ async def test_a_successor_waits_for_what_the_leader_has_under_way_but_renewing_
         await database.migrate("leveret_dispatcher")
         epoch = await take(database, uuid4(), stale=600)
         assert epoch == 1
-        leadership = Leadership(database, epoch, renew=0.01)
+        leadership = Leadership(database, epoch, renew=0.01, stale=15)
 
         async def succeed() -> None:
             await take(database, uuid4(), stale=0)

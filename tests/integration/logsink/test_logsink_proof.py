@@ -50,8 +50,9 @@ async def test_attempts_and_workers_never_mix(stage: Stage) -> None:
     job = facts(5)
     first, second, rogue = (bytes([letter]) * 5_000 for letter in b"12r")
     for offset in range(0, 5_000, 500):
-        for worker, attempt, body in ((stage.w1, 1, first), (stage.w2, 2, second), (stage.w2, 1, rogue)):
+        for worker, attempt, body in ((stage.w2, 1, rogue), (stage.w1, 1, first), (stage.w2, 2, second)):
             await worker.chunk(5, attempt, "build", offset, body[offset : offset + 500])
+    await stage.w2.log(5, 1, "invented", rogue)
     await stage.dispatcher.started(job, 1, "w1")
     await stage.dispatcher.tell(job, JobStatus.PENDING, Reason.LOST, attempt=1, worker="w1")
     await stage.dispatcher.started(job, 2, "w2")
@@ -64,9 +65,10 @@ async def test_attempts_and_workers_never_mix(stage: Stage) -> None:
     assert [event.seq for event in events] == [1, 2]
     for attempt, body in ((1, first), (2, second)):
         assert (await stage.get(stage.url(sink) + log_path(5, LINK, attempt, "build")))[2] == body
-    # the rogue's log is complete as well, and stays unspoken of
+    # the rogue's logs are complete as well, and stay unspoken of
+    assert (await stage.get(stage.url(sink) + log_path(5, LINK, 1, "invented")))[0] == 404
     assert await stage.until(
-        "select count(*) = 1 from stream where worker = 'w2' and attempt = 1 and contiguous = total and state = 'open'"
+        "select count(*) = 2 from stream where worker = 'w2' and attempt = 1 and contiguous = total and state = 'open'"
     )
 
 

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from leveret_logsink.assembly import End, Held
 from leveret_logsink.ranges import Ranges
 from leveret_logsink.verdict import MAX_MISSING, AttemptNews, State, Verdict, expected, judge, missing, news
-from leveret_proto.messages import SETUP_LOG, JobEvent, JobFacts, JobStatus, MissingRange, Reason, TaskResult, TaskState
+from leveret_proto.messages import (
+    SETUP_LOG,
+    JobEvent,
+    JobFacts,
+    JobStatus,
+    MissingRange,
+    Reason,
+    TaskResult,
+    TaskState,
+    Timings,
+)
 
 SHA = "0" * 64
 FACTS = JobFacts(job=7, owner="alice", project="hare", submission="m", link="x" * 22)
@@ -98,6 +108,14 @@ TASKS = (
         (
             event(JobStatus.FAILED, Reason.SETUP_FAILED, attempt=1, worker="w", tasks=TASKS[2:]),
             AttemptNews(1, "w", started=True, ended=True, ran=()),
+        ),
+        (
+            event(JobStatus.FAILED, Reason.GUEST_LOST, attempt=1, worker="w", timings=Timings(boot=2.5)),
+            AttemptNews(1, "w", started=True, ended=True, ran=()),
+        ),
+        (  # the guest never came up: there is no log to wait for
+            event(JobStatus.FAILED, Reason.GUEST_LOST, attempt=1, worker="w", timings=Timings(total=9)),
+            AttemptNews(1, "w", started=False, ended=True, ran=()),
         ),
         (
             event(JobStatus.PENDING, Reason.LOST, attempt=1),
