@@ -17,8 +17,11 @@ from aiormq.exceptions import ChannelInvalidStateError
 from pydantic import SecretStr
 
 from leveret_proto.envelope import Parcel
+from leveret_runtime import hostile_frames
 from leveret_runtime.away import BrokerAway, told
 from leveret_runtime.waits import first
+
+hostile_frames.install()
 
 #: Seconds.
 CONNECT_LIMIT = 15.0

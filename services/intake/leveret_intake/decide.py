@@ -17,6 +17,7 @@ from leveret_proto.envelope import JSON, Unreadable, describe, unpack_as
 from leveret_proto.keys import RoutingKeyError, parse_submission
 from leveret_proto.manifest import Diagnostic, Limits, Manifest, read
 from leveret_proto.messages import Submission, SubmissionRejected
+from leveret_runtime.hostile_frames import UNREADABLE_HEADERS
 
 #: Content types of a raw manifest; none at all means the same.
 YAML_TYPES = frozenset({"", "application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain"})
@@ -170,6 +171,8 @@ def _from_json(envelope: Envelope, body: bytes) -> Submission:
 
 
 def _from_headers(headers: Mapping[str, Any]) -> Submission:
+    if UNREADABLE_HEADERS in headers:
+        raise _EnvelopeFault("the headers are no AMQP table of UTF-8 names and known types")
     given = {name: headers[name] for name in HEADERS if headers.get(name) is not None}
     # tools that can only send texts write the list with commas
     if isinstance(given.get("tags"), str):

@@ -70,7 +70,7 @@ async def deliver(artifact: SpooledArtifact, folder: Path, grant: str, send: Sen
             ended = False
             while not ended:
                 data = await asyncio.to_thread(os.pread, fd, CHUNK, offset)
-                ended = offset + len(data) >= artifact.bytes
+                ended = not data or offset + len(data) >= artifact.bytes
                 chunk = ArtifactChunk(
                     grant=grant,
                     index=artifact.index,

@@ -5,7 +5,6 @@ from leveret_proto.messages import (
     AttemptState,
     EndedJob,
     Grant,
-    JobEvent,
     JobStatus,
     Reason,
     Report,
@@ -167,4 +166,4 @@ async def test_a_failed_task_fails_the_job_and_skips_the_rest(lab: Lab) -> None:
         assert [(task.state, task.exit_status) for task in ended.tasks] == [
             (TaskState.FAILED, 3), (TaskState.SKIPPED, None),
         ]  # fmt: skip
-        assert isinstance(ended, JobEvent) and ended.reason is Reason.TASK_FAILED
+        assert ended.reason is Reason.TASK_FAILED

@@ -236,20 +236,32 @@ async def test_no_answer_goes_to_a_queue_that_is_no_reply_queue(room: Room) -> N
     assert await room.waiting(DISPATCHER_JOBS) == 0
 
 
-async def test_properties_that_are_no_utf8_do_no_harm(room: Room) -> None:
-    """AMQP's short strings are bytes to the broker; a library that insists on UTF-8 loses its connection over them."""
+HOSTILE_PROPERTIES = {
+    "message_id": {"message_id": b"\xff" * 255},
+    "type": {"type": b"\xff" * 255},
+    "reply_to": {"reply_to": b"amq.gen-\xff", "correlation_id": b"\xff" * 255},
+    "header value": {"headers": {"note": b"\xff"}},
+    "header name": {"headers": {b"\xff": "x"}},
+    "time": {"timestamp": 2**63 - 1},
+}
+
+
+async def test_properties_that_can_not_be_read_do_no_harm(room: Room) -> None:
+    """To the broker short strings are bytes; a client that insists on UTF-8 would lose its connection over them."""
     service = await room.intake()
-    await asyncio.to_thread(_publish_bytes, room.vhost.url())
-    (letter,) = await room.take_raw(DISPATCHER_DEAD, 1)
-    assert "envelope" in str(letter.headers["x-leveret-reason"])
+    await asyncio.to_thread(_publish_with, room.vhost.url(), list(HOSTILE_PROPERTIES.values()))
+    letters = await room.take_raw(DISPATCHER_DEAD, 3)
+    assert all("envelope" in str(letter.headers["x-leveret-reason"]) for letter in letters)
     assert job_of(await room.submit())
-    assert "waiting" not in service.log.read_text()
+    assert len(await room.rows()) == len(HOSTILE_PROPERTIES) - len(letters) + 1
+    assert "waits_for" not in service.log.read_text()
 
 
-def _publish_bytes(url: str) -> None:
+def _publish_with(url: str, properties: list[dict[str, Any]]) -> None:
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        properties = pika.BasicProperties(message_id=b"\xff\xfe", headers={"note": b"\xff"})
-        connection.channel().basic_publish(SUBMIT, keys.submission(OWNER, "x"), GOOD, properties)
+        channel = connection.channel()
+        for given in properties:
+            channel.basic_publish(SUBMIT, keys.submission(OWNER, "x"), GOOD, pika.BasicProperties(**given))
 
 
 async def test_a_submitter_can_not_submit_for_somebody_else(room: Room) -> None:

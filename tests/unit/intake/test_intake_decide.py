@@ -12,6 +12,7 @@ from leveret_proto.base import Visibility
 from leveret_proto.capability import Requirement
 from leveret_proto.keys import submission
 from leveret_proto.manifest import DEFAULT_LIMITS, Limits
+from leveret_runtime.hostile_frames import SUBSTITUTE, UNREADABLE_HEADERS
 
 GOOD = b"image: debian/trixie\ntasks:\n  - build: make\n"
 KEY = submission("~alice", "scdoc")
@@ -115,6 +116,8 @@ def test_what_is_no_manifest_at_all_is_fatal(body: bytes) -> None:
         {"headers": {"tags": ["a\nb"]}},
         {"headers": {"tags": {"a": "b"}}},
         {"headers": {"note": "a\x00b"}},
+        {"headers": {UNREADABLE_HEADERS: True}},
+        {"message_id": SUBSTITUTE},
     ],
 )
 def test_an_envelope_that_can_not_be_read_is_fatal_and_says_why(envelope: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ The configured sources are read as source sources (`deb-src`) in a private folde
 
 import re
 import shlex
-import tarfile
 from pathlib import Path
 
 from leveret_client.demonstration.tools import ToolError, run_tool
@@ -13,6 +12,7 @@ from leveret_client.demonstration.tools import ToolError, run_tool
 #: Seconds.
 UPDATE_LIMIT = 180.0
 DOWNLOAD_LIMIT = 120.0
+UNPACK_LIMIT = 60.0
 _LINE = re.compile(r"^\s*deb\s+")
 _TYPES = re.compile(r"^Types:.*$", re.MULTILINE | re.IGNORECASE)
 
@@ -41,13 +41,14 @@ async def download_source(package: str, folder: Path) -> tuple[str, Path]:
         raise ToolError(f"{error}; {failure}" if failure is not None else str(error)) from None
     for archive in sorted(downloaded.glob("*.orig.tar.*")):
         if archive.suffix != ".asc":
-            return archive.name.partition("_")[2].partition(".orig")[0], _unpack(archive, folder / "unpacked")
+            return archive.name.partition("_")[2].partition(".orig")[0], await _unpack(archive, folder / "unpacked")
     raise ToolError(f"Debian's source package of {package} has no upstream archive")
 
 
-def _unpack(archive: Path, into: Path) -> Path:
-    with tarfile.open(archive) as tar:
-        tar.extractall(into, filter="data")
+async def _unpack(archive: Path, into: Path) -> Path:
+    # not by tarfile: Debian 12's Python has no extraction filters yet
+    into.mkdir()
+    await run_tool(["tar", "--extract", "--no-same-owner", "--file", archive, "--directory", into], limit=UNPACK_LIMIT)
     entries = list(into.iterdir())
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else into
 
