@@ -31,7 +31,8 @@ check: python ## style, types, layers, freshness of generated documents; needs n
 	  "ruff format --check $(code)" \
 	  "mypy" \
 	  "lint-imports" \
-	  "python -m leveret_proto.asyncapi --check docs/asyncapi.yaml"; \
+	  "python -m leveret_proto.asyncapi --check docs/asyncapi.yaml" \
+	  "python -m leveret_proto.manifest.schema --check docs/manifest.schema.json"; \
 	do echo "check: $$step"; $(bin)/$$step; done
 
 bench: setup ## every promise of SPECIFICATION.md with its measured figure

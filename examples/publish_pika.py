@@ -5,8 +5,8 @@
     pip install pika
     python publish_pika.py hello.yml
 
-Prints the job's id. Exit status: 0 accepted, 1 rejected, 2 no answer (the manifest may be submitted again under the same
-message_id, which makes it the same job).
+Prints the job's id. Exit status: 0 accepted, 1 rejected, 2 no answer. A manifest that is published again under the same
+message_id, as after a lost connection, makes no second job.
 """
 
 import json

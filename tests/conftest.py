@@ -10,11 +10,9 @@ import pytest
 
 from tests.support.background import held_open
 from tests.support.databases import Database, new_database, prepared
-from tests.support.services import Services, services_in
+from tests.support.services import STASH, Services, services_in
 from tests.support.sources import broker_source, database_source
 from tests.support.vhosts import TestBroker, Vhost, new_vhost
-
-_SERVICES = pytest.StashKey[Services]()
 
 
 @pytest.fixture(scope="session")
@@ -49,14 +47,14 @@ async def database(database_server: str) -> AsyncIterator[Database]:
 async def services(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Services]:
     """Starts services as processes of their own; their logs are shown if the test fails."""
     async with services_in(tmp_path) as made:
-        request.node.stash[_SERVICES] = made
+        request.node.stash[STASH] = made
         yield made
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[misc,assignment]
-    services = item.stash.get(_SERVICES, None)
+    services = item.stash.get(STASH, None)
     if services is not None and report.failed:
         report.sections.extend(services.reports())
     return report  # type: ignore[return-value]

@@ -8,9 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from leveret_embedded.child import Child
 
 READY_LIMIT = 30.0
+#: Characters shown of each log of a failed test.
+_SHOWN = 20_000
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
@@ -90,10 +94,10 @@ class Services:
         return service
 
     def reports(self) -> list[tuple[str, str]]:
-        """Title and content of each service's log."""
+        """Title and content of the logs of the services that were started last."""
         return [
-            (f"{service.log.name} (pid {service.pid})", service.log.read_text(errors="replace"))
-            for service in self.started
+            (f"{service.log.name} (pid {service.pid})", service.log.read_text(errors="replace")[-_SHOWN:])
+            for service in self.started[-12:]
         ]
 
 
@@ -107,3 +111,7 @@ async def services_in(folder: Path) -> AsyncIterator[Services]:
         async with asyncio.TaskGroup() as group:
             for service in services.started:
                 group.create_task(service.terminate())
+
+
+#: Where a test's item keeps the services whose logs are shown when it fails.
+STASH = pytest.StashKey[Services]()

@@ -165,6 +165,6 @@ def _words(key: str, count: int, form: str) -> list[str]:
 
 
 def _number(key: str, word: str) -> int:
-    if not (word.isascii() and word.isdigit() and len(word) <= 18):
+    if not (word.isascii() and word.isdigit() and len(word) <= 19 and int(word) < 2**63):
         raise RoutingKeyError(f"routing key {key[:80]!r}: {word[:20]!r} is not a number")
     return int(word)

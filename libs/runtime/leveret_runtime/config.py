@@ -15,6 +15,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SecretsSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     YamlConfigSettingsSource,
 )
 
@@ -90,6 +91,12 @@ def load(model: type[C], file: Path | None) -> C:
         raise ConfigError(f"{where}: " + "; ".join(faults)) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{error.filename or file}: {error.strerror}") from None
+    except SettingsError as error:
+        raise ConfigError(f"environment {prefix}* or {file}: {error}") from None
 
 
 def shown(config: ServiceConfig) -> dict[str, Any]:

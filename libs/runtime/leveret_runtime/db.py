@@ -37,11 +37,6 @@ _LOST = (
 )
 
 
-_MIGRATION_TABLE = """
-    create table if not exists migration (name text primary key, done_at timestamptz not null default now())
-"""
-
-
 class MigrationError(Exception):
     """The schema is not one this version can work with."""
 

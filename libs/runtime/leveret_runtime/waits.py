@@ -22,6 +22,9 @@ async def first(wanted: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None
 
 async def pause(seconds: float, *wakes: asyncio.Event) -> None:
     """Wait `seconds`, or less where one of `wakes` is set."""
+    if not wakes:
+        await asyncio.sleep(seconds)
+        return
     async with asyncio.TaskGroup() as group:
         tasks = {group.create_task(event.wait()) for event in wakes}
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -31,27 +31,18 @@ class Deposed(Exception):
 class Leadership:
     """One term: this process leads under `epoch` until deposed or released."""
 
-    def __init__(self, database: "Database", epoch: int, *, renew: float, stale: float) -> None:
-        """`renew` and `stale`: seconds between renewals, and until others may take over."""
+    def __init__(self, database: "Database", epoch: int, *, renew: float) -> None:
+        """`renew`: seconds between renewals."""
         self._database = database
         self.epoch = epoch
         self._renew = renew
-        # A successor waits for the leader's transaction under way. That of a frozen leader is ended by PostgreSQL
-        # before the row is stale, so that it holds nobody up.
-        self._idle_limit = str(int(max(stale * 2 / 3, 1.0) * 1000))
 
     async def check(self, on: "Connection") -> datetime:
         """Fence the transaction; give its time. Raises Deposed.
 
         The key-share lock lets this leader's own renewals pass and makes a successor wait until the transaction ends.
         """
-        now: datetime | None = await on.fetchval(
-            """
-            select now() from leader, set_config('idle_in_transaction_session_timeout', $2, true)
-            where epoch = $1 for key share of leader
-            """,
-            self.epoch, self._idle_limit,
-        )  # fmt: skip
+        now: datetime | None = await on.fetchval("select now() from leader where epoch = $1 for key share", self.epoch)
         if now is None:
             raise Deposed(f"epoch {self.epoch} is over")
         return now
@@ -87,7 +78,7 @@ async def stand_by(database: "Database", config: Config, holder: UUID, stop: asy
         epoch = await take(database, holder, config.leader_stale)
         if epoch is not None:
             log.info("leading", epoch=epoch)
-            return Leadership(database, epoch, renew=config.leader_renew, stale=config.leader_stale)
+            return Leadership(database, epoch, renew=config.leader_renew)
         if not told:
             log.info("standing by")
             told = True
@@ -100,6 +91,7 @@ async def take(database: "Database", holder: UUID, stale: float) -> int | None:
     async with database.connection() as on:
         if not await on.fetchval(_FREE, holder, stale):
             return None
+        await on.execute(_END_FROZEN, stale)
     async with database.transaction() as on:
         # waits for what the predecessor has under way, then looks again
         await on.execute("select from leader for update")
@@ -110,6 +102,15 @@ async def take(database: "Database", holder: UUID, stale: float) -> int | None:
         )
         return epoch
 
+
+#: A frozen leader's transaction would hold its successor up, and PostgreSQL's time limit for idle ones does not reach a
+#: client that stopped in the middle of a statement. Only what waits for a leader gone stale is ended.
+_END_FROZEN = """
+    select pg_terminate_backend(a.pid)
+    from pg_locks l join pg_stat_activity a on a.pid = l.pid and a.datname = current_database()
+    where l.relation = 'leader'::regclass and l.pid <> pg_backend_pid() and a.wait_event = 'ClientRead'
+      and exists (select from leader where renewed_at < clock_timestamp() - make_interval(secs => $1))
+"""
 
 _FREE = """
     select holder is null or holder = $1 or renewed_at < clock_timestamp() - make_interval(secs => $2) from leader

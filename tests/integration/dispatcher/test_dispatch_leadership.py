@@ -10,6 +10,7 @@ import pytest
 from leveret_dispatcher import store
 from leveret_dispatcher.leader import Deposed, Leadership, take
 from leveret_proto.messages import JobStatus, Report
+from leveret_runtime.away import DatabaseAway
 from leveret_runtime.db import Database
 from tests.integration.dispatcher.dispatcher_lab import Lab, held, ready_job, token
 from tests.support.services import Services
@@ -70,7 +71,7 @@ async def test_a_woken_predecessor_can_change_nothing(lab: Lab) -> None:
     async with Database.open(lab.config().database_url, "dispatch") as database:
         await database.migrate("leveret_dispatcher")
         assert await take(database, uuid4(), stale=600) == 1
-        old = Leadership(database, 1, renew=0.01, stale=15)
+        old = Leadership(database, 1, renew=0.01)
         assert await take(database, uuid4(), stale=600) is None  # it is held, and not stale
         assert await take(database, uuid4(), stale=0) == 2
         with pytest.raises(Deposed):
@@ -90,20 +91,36 @@ async def test_a_successor_waits_for_what_the_leader_has_under_way_but_renewing_
         await database.migrate("leveret_dispatcher")
         epoch = await take(database, uuid4(), stale=600)
         assert epoch == 1
-        leadership = Leadership(database, epoch, renew=0.01, stale=15)
+        leadership = Leadership(database, epoch, renew=0.01)
 
         async def succeed() -> None:
-            await take(database, uuid4(), stale=0)
+            await take(database, uuid4(), stale=600)
             order.append("taken")
 
         async with asyncio.TaskGroup() as group:
             async with database.transaction() as on:
                 await leadership.check(on)
                 async with database.connection() as other, asyncio.timeout(5):
-                    await other.execute("update leader set renewed_at = clock_timestamp()")
+                    await other.execute("update leader set renewed_at = clock_timestamp(), holder = null")
                 group.create_task(succeed())
                 async with asyncio.timeout(10), database.connection() as watcher:
                     while not await watcher.fetchval("select exists (select from pg_locks where not granted)"):
                         await asyncio.sleep(0.01)
                 order.append("committed")
         assert order == ["committed", "taken"]
+
+
+async def dawdle(database: Database, leadership: Leadership) -> None:
+    async with database.transaction() as on:
+        await leadership.check(on)
+        async with asyncio.timeout(5):
+            assert await take(database, uuid4(), stale=0) == 2
+
+
+async def test_a_transaction_of_a_leader_gone_stale_holds_nobody_up(lab: Lab) -> None:
+    async with Database.open(lab.config().database_url, "dispatch") as database:
+        await database.migrate("leveret_dispatcher")
+        epoch = await take(database, uuid4(), stale=600)
+        assert epoch == 1
+        with pytest.raises(DatabaseAway):
+            await dawdle(database, Leadership(database, epoch, renew=1))

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from leveret_proto.capability import capability_key
 from leveret_proto.words import MAX_KEY
 
 NAME = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
-JOB = st.integers(1, 10**18 - 1)
+JOB = st.integers(1, 2**63 - 1)
 ATTEMPT = st.integers(1, 2**31 - 1)
 
 # Each as long as leveret_proto.base allows.
@@ -23,7 +24,7 @@ SESSION = "0198c0de-0000-7000-8000-000000000001"
 LONGEST = {
     "submission": keys.submission(LONG_NAME, LONG_WORD),
     "worker": keys.worker(LONG_NAME),
-    "grant": keys.grant(capability_key("a" * 64, LONG_IMAGE[:16], kvm=True), LONG_NAME, SESSION),
+    "grant": keys.grant(capability_key("a" * 64, LONG_IMAGE, kvm=True), LONG_NAME, SESSION),
     "control": keys.control(LONG_NAME, SESSION),
     "status": keys.status(LONG_NAME, LONG_JOB, LONG_ATTEMPT),
     "command": keys.command("history", LONG_NAME),
@@ -81,7 +82,8 @@ def test_every_builder_is_tried_at_its_longest() -> None:
 
 HOSTILE = [
     "", ".", "..", "a", "a.b.c.d.e.f", "#", "*.1.1", "w1.1", "w1.1.1.1", "w1.x.1", "w1.1.-1", "w1.1.1e3", "w1.1.1 ",
-    "w1.١.1", "w1.1.9999999999999999999999", "w%31.1.1", "w1\n.1.1", "w1.1.1\n", "%FF.1.1", "%.1.1", "é.1.1",
+    "w1.١.1", "w1.1.9223372036854775808",
+    "w1.1.9999999999999999999999", "w%31.1.1", "w1\n.1.1", "w1.1.1\n", "%FF.1.1", "%.1.1", "é.1.1",
     ".1.1", "w" * 129 + ".1.1",
 ]  # fmt: skip
 
@@ -107,11 +109,9 @@ PARSERS: list[Callable[[str], object]] = [
 
 
 @given(st.text(st.sampled_from("aw1.0%2EFf#*\n\x00é"), max_size=24), st.sampled_from(PARSERS))
-def test_a_parser_reads_or_says_why_not(key: str, parse: Callable[[str], object]) -> None:
-    try:
+def test_a_parser_raises_nothing_else(key: str, parse: Callable[[str], object]) -> None:
+    with suppress(keys.RoutingKeyError):
         parse(key)
-    except keys.RoutingKeyError as error:
-        assert "routing key" in str(error)
 
 
 def test_the_documented_event_keys_are_those_that_are_published() -> None:

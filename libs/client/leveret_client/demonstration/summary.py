@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leveret_client.output import STYLES, Output, size
-from leveret_proto.messages import Artifact, JobEvent, JobView
+from leveret_proto.messages import Artifact, JobEvent, JobView, Timings
 from leveret_runtime.away import backoff
 
 #: Seconds for an answer of the logsink's HTTP server.
@@ -96,16 +96,15 @@ def show_artifact(output: Output, artifact: Artifact, path: Path) -> None:
 
 
 def _rows(end: JobEvent | JobView, prepared: float, started: float) -> list[tuple[str, float, str]]:
+    timings = end.timings or Timings()
     rows: list[tuple[str, float | None, str]] = [
         ("image and source", prepared, "cached from the second run on"),
         ("broker, database, services", started, ""),
     ]
-    if isinstance(end, JobEvent):
-        rows.append(("queued", end.queued_seconds, ""))
-    timings = end.timings
-    if timings is not None:
-        rows += [("boot", timings.boot, ""), ("setup", timings.setup, "clone the sources")]
+    if isinstance(end, JobEvent) and end.queued_seconds is not None:
+        # an attempt counts as started when its guest has answered: the boot has a row of its own
+        rows.append(("queued", max(0.0, end.queued_seconds - (timings.boot or 0.0)), ""))
+    rows += [("boot", timings.boot, ""), ("setup", timings.setup, "clone the sources")]
     rows += [(f"task {task.name}", task.seconds, task.state) for task in end.tasks]
-    if timings is not None:
-        rows += [("artifacts", timings.artifacts, ""), ("the build, all told", timings.total, "")]
+    rows += [("artifacts", timings.artifacts, ""), ("the build, all told", timings.total, "")]
     return [(name, seconds, note) for name, seconds, note in rows if seconds is not None]

@@ -1,0 +1,184 @@
+"""The whole of Leveret for a test: five service processes with the `process` executor, a client, an observer."""
+
+import asyncio
+import base64
+import json
+import platform
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import aio_pika
+import asyncpg
+
+from leveret_client import Client
+from leveret_embedded.ports import HOST, reserved_ports
+from leveret_proto.permissions import SERVICES, Permissions, submitter, worker
+from leveret_proto.topology import EVENTS
+from tests.support.databases import Database
+from tests.support.journal import Journal
+from tests.support.services import Service, Services
+
+OWNER = "~tester"
+WORKER = "w1"
+IMAGE = "test/process"
+LIMIT = 60.0
+SIGNING_KEY = base64.b64encode(bytes(range(32))).decode()
+#: In the order of starting: what takes work comes last.
+NAMES = ("logsink", "notifier", "dispatcher", "intake", "worker")
+#: What no test should wait long for: a dead leader, a dead try, the next try.
+_SHORT = {
+    "intake": {"default_arch": platform.machine()},
+    "dispatcher": {"leader_renew": 0.3, "leader_stale": 1.5, "standby_look": 0.05, "canary": 0.3, "lease": 20},
+    "logsink": {},
+    "notifier": {
+        "signing_key": SIGNING_KEY, "allow_private_addresses": True, "webhook_seconds": 2, "smtp_seconds": 2,
+        "claim_margin_seconds": 0.5, "retry_first_seconds": 0.3, "mail_from": "Leveret <leveret@builds.example.org>",
+        "smtp_host": HOST, "smtp_port": 9, "smtp_tls": "none",
+    },
+    "worker": {
+        "executor": "process", "unsandboxed": "allow", "slots": 2, "beat_interval": 2, "drain_limit": 0,
+    },
+}  # fmt: skip
+
+
+class Accounts(Protocol):
+    """A virtual host with an account for each role."""
+
+    def url(self, user: str = "admin") -> str: ...
+
+
+def roles(*workers: str) -> dict[str, Permissions]:
+    """The accounts a system needs besides those of its four central services."""
+    return {name: worker(name) for name in workers} | {"submitter": submitter((OWNER,))}
+
+
+def manifest(*tasks: tuple[str, str], **others: Any) -> str:
+    """A manifest for the process executor, as YAML (of which JSON is a part)."""
+    listed = [{name: script} for name, script in tasks]
+    return json.dumps({"image": IMAGE, "tasks": listed} | others, ensure_ascii=False)
+
+
+@dataclass
+class System:
+    """Running services by name. `start` replaces one, so that a test can crash it and bring it back."""
+
+    vhost: Accounts
+    database: Database
+    services: Services
+    port: int
+    journal: Journal
+    client: Client
+    running: dict[str, Service] = field(default_factory=dict)
+
+    @property
+    def logs_url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def amqp_url(self) -> str:
+        """What a submitter is given."""
+        return self.vhost.url("submitter")
+
+    def environment(self, name: str, worker: str = WORKER, **changes: object) -> dict[str, str]:
+        """A service's variables; `changes` are configuration keys."""
+        own: dict[str, object] = {"amqp_url": self.vhost.url(worker if name == "worker" else name)}
+        if name in SERVICES:
+            own["database_url"] = self.database.dsn_for(name)
+        if name == "worker":
+            own |= {"name": worker, "spool": self.services.folder / f"spool-{worker}"}
+        if name in ("dispatcher", "logsink"):
+            own["logs_url"] = self.logs_url
+        if name == "logsink":
+            own |= {"storage": self.services.folder / "storage", "host": HOST, "port": self.port}
+        chosen = own | _SHORT[name] | changes
+        return {f"LEVERET_{name.upper()}_{key.upper()}": str(value) for key, value in chosen.items()}
+
+    async def start(self, name: str, *, failpoint: str | None = None, ready: bool = True, **changes: object) -> Service:
+        """Start a service that does not run."""
+        module = f"leveret_{name}.main"
+        environment = self.environment(name, **changes)
+        started = await self.services.start(module, environment, failpoint=failpoint, ready=ready)
+        self.running[name] = started
+        return started
+
+    async def restart(self, name: str, *, failpoint: str | None = None, **changes: object) -> Service:
+        """End a service in order and start it again, to crash at `failpoint` (then without waiting for readiness)."""
+        await self.running[name].terminate()
+        return await self.start(name, failpoint=failpoint, ready=failpoint is None, **changes)
+
+    async def submit(self, text: str | bytes, *, project: str = "p", **circumstances: Any) -> int:
+        """Submit for `OWNER` and give the job's number."""
+        return (await self.client.submit(text, project=project, **circumstances)).job
+
+    async def rows(self, query: str, *arguments: object) -> list[Any]:
+        """Ask the database as its superuser."""
+        on = await asyncpg.connect(self.database.dsn, timeout=LIMIT, command_timeout=LIMIT)
+        try:
+            return list(await on.fetch(query, *arguments))
+        finally:
+            await on.close()
+
+    def gate(self) -> "Gate":
+        """Something for a build to wait at."""
+        return Gate(self.services.folder / f"gate-{uuid4().hex}")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A place where a build's task waits until the test opens it."""
+
+    path: Path
+
+    @property
+    def script(self) -> str:
+        """What a task runs to wait here. It is the build that looks again and again, not the test."""
+        return f"set +x; until [ -e {self.path} ]; do sleep 0.05; done; set -x"
+
+    def open(self) -> None:
+        self.path.touch()
+
+
+@asynccontextmanager
+async def open_system(
+    vhost: Accounts,
+    database: Database,
+    services: Services,
+    *,
+    changes: Mapping[str, Mapping[str, object]] | None = None,
+) -> AsyncIterator[System]:
+    """All five services, ready, for the length of the block. `vhost` must hold Leveret's topology and accounts.
+
+    changes: configuration keys by service.
+    """
+    async with AsyncExitStack() as stack:
+        (port,) = stack.enter_context(reserved_ports(1))
+        queue = await _events_queue(vhost)
+        client = await stack.enter_async_context(Client(vhost.url("submitter"), OWNER, limit=LIMIT))
+        system = System(vhost, database, services, port, Journal(), client)
+        stop = asyncio.Event()
+        observing = await stack.enter_async_context(asyncio.TaskGroup())
+        observing.create_task(system.journal.observe(vhost.url(), queue, stop))
+        stack.callback(stop.set)
+        try:
+            async with asyncio.TaskGroup() as starting:
+                for name in NAMES:
+                    starting.create_task(system.start(name, **(changes or {}).get(name, {})))
+            yield system
+        finally:
+            # the worker first: what it hands back must still find the others
+            for name in ("worker", "intake", "dispatcher", "logsink", "notifier"):
+                if name in system.running:
+                    await system.running[name].terminate()
+
+
+async def _events_queue(vhost: Accounts) -> str:
+    """A queue that hears every public event, whoever is connected."""
+    async with await aio_pika.connect(vhost.url()) as connected:
+        channel = await connected.channel()
+        queue = await channel.declare_queue("test.journal", durable=True, arguments={"x-queue-type": "quorum"})
+        await queue.bind(EVENTS, "#")
+        return queue.name

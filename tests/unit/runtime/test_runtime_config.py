@@ -1,0 +1,147 @@
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from click.testing import CliRunner
+from pydantic import Field, SecretStr
+
+from leveret_runtime.config import ConfigError, DatabaseConfig, load, shown
+from leveret_runtime.service import command, require
+
+URL = "amqp://me:hunter2@localhost:5672/v"
+DSN = "postgresql://role:hunter3@localhost/db"
+
+
+class Config(DatabaseConfig):
+    """A made-up service's."""
+
+    SERVICE: ClassVar[str] = "mill"
+
+    slots: int = Field(2, ge=1, description="jobs at the same time")
+    mirrors: dict[str, str] = Field({}, description="prefix: directory")
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    made = tmp_path / "mill.yml"
+    made.write_text(f"amqp_url: {URL}\ndatabase_url: {DSN}\nslots: 3\n")
+    return made
+
+
+def test_the_file_is_read(file: Path) -> None:
+    read = load(Config, file)
+    assert (read.slots, read.log_level, read.amqp_url.get_secret_value()) == (3, "info", URL)
+
+
+def test_the_environment_wins_over_credentials_and_those_over_the_file(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "amqp_url").write_text("amqp://from-credential/v\n")
+    (credentials / "database_url").write_text("postgresql://from-credential/db")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    monkeypatch.setenv("LEVERET_MILL_AMQP_URL", "amqp://from-environment/v")
+    monkeypatch.setenv("LEVERET_MILL_MIRRORS", '{"https://": "/srv"}')
+    monkeypatch.setenv("LEVERET_OTHER_SLOTS", "9")
+    read = load(Config, file)
+    assert read.amqp_url == SecretStr("amqp://from-environment/v")
+    assert read.database_url == SecretStr("postgresql://from-credential/db")
+    assert (read.slots, read.mirrors) == (3, {"https://": "/srv"})
+
+
+def test_a_credential_file_may_end_with_a_newline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "amqp_url").write_text(f"{URL}\n")
+    (tmp_path / "database_url").write_text(f"{DSN}\n")
+    (tmp_path / "unrelated").write_text("another unit's")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert load(Config, None).amqp_url == SecretStr(URL)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("slot: 3\n", "slot: Extra inputs are not permitted"),
+        ("slots: 0\n", "slots: Input should be greater than or equal to 1"),
+        ("slots: many\n", "slots: Input should be a valid integer"),
+        ("log_level: loud\n", "log_level: Input should be"),
+        ("slots: [\n", "not YAML"),
+        ("- slots\n", "mill.yml"),
+        ("just text\n", "mill.yml"),
+        ("slots: \xff\n", "mill.yml"),
+    ],
+)
+def test_what_is_wrong_is_said(file: Path, text: str, told: str) -> None:
+    file.write_bytes(f"amqp_url: {URL}\ndatabase_url: {DSN}\n".encode() * (not text.startswith(("-", "just")))
+                     + text.encode("latin-1"))  # fmt: skip
+    with pytest.raises(ConfigError) as raised:
+        load(Config, file)
+    assert str(file) in str(raised.value)
+    assert told in str(raised.value)
+    assert "hunter" not in str(raised.value)
+
+
+def test_every_missing_key_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"LEVERET_MILL_\*: amqp_url: Field required; database_url: Field required"):
+        load(Config, None)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yml: no such configuration file"):
+        load(Config, tmp_path / "none.yml")
+
+
+def test_an_empty_file_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mill.yml").touch()
+    monkeypatch.setenv("LEVERET_MILL_AMQP_URL", URL)
+    monkeypatch.setenv("LEVERET_MILL_DATABASE_URL", DSN)
+    assert load(Config, tmp_path / "mill.yml").slots == 2
+
+
+def test_secrets_are_hidden(file: Path) -> None:
+    read = load(Config, file)
+    assert "hunter" not in str(shown(read)) + repr(read)
+
+
+async def _never(config: Config, stop: object) -> None:
+    raise AssertionError("the service must not start")
+
+
+class TestCommand:
+    run = staticmethod(
+        lambda *given: CliRunner().invoke(command("mill", Config, _never), [str(part) for part in given])
+    )
+
+    def test_a_good_configuration(self, file: Path) -> None:
+        assert self.run("--config", file, "--check-config").exit_code == 0
+
+    def test_a_bad_one(self, file: Path) -> None:
+        file.write_text("slot: 1\n")
+        for option in ("--check-config", "--show-config", None):
+            ended = self.run("--config", file, *([option] if option else []))
+            assert ended.exit_code == 2
+            assert "leveret-mill: " in ended.stderr and "slot: Extra" in ended.stderr
+
+    def test_what_is_in_force_is_shown_without_secrets(self, file: Path) -> None:
+        ended = self.run("--config", file, "--show-config")
+        assert ended.exit_code == 0
+        assert "slots: 3\n" in ended.stdout
+        assert "amqp_url: **********\n" in ended.stdout
+        assert "hunter" not in ended.output
+
+    def test_help_and_version(self) -> None:
+        assert "LEVERET_MILL_*" in self.run("--help").stdout
+        assert self.run("--version").exit_code == 0
+
+
+def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    require("mill", "json", "asyncio")
+    with pytest.raises(SystemExit) as raised:
+        require("mill", "json", "no_such_module_at_all")
+    assert raised.value.code == 2
+    assert capsys.readouterr().err == "leveret-mill: no_such_module_at_all is missing; install leveret[mill]\n"
