@@ -122,6 +122,13 @@ class System:
         finally:
             await on.close()
 
+    async def until_rows(self, query: str, *arguments: object) -> list[Any]:
+        """Ask until there is an answer: a table tells nobody that it has changed."""
+        async with asyncio.timeout(LIMIT):
+            while not (found := await self.rows(query, *arguments)):
+                await asyncio.sleep(0.05)
+            return found
+
     def gate(self) -> "Gate":
         """Something for a build to wait at."""
         return Gate(self.services.folder / f"gate-{uuid4().hex}")

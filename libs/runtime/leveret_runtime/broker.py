@@ -14,6 +14,7 @@ from aio_pika import DeliveryMode
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, DeliveryError, PublishError
 from aiormq.exceptions import ChannelInvalidStateError
+from pamqp.commands import Basic
 from pydantic import SecretStr
 
 from leveret_proto.envelope import Parcel
@@ -148,7 +149,9 @@ class Publisher:
 
 
 class Consumer:
-    """Deliveries of one queue, in order. Iteration ends when `stop` is set; a closed channel raises BrokerAway.
+    """Deliveries of one queue, in order. Iteration ends when `stop` is set.
+
+    A closed channel, or a consumer that the broker cancelled (its queue is gone), raises BrokerAway.
 
     What was delivered but not acked goes back to the queue when the connection closes.
     """
@@ -175,6 +178,7 @@ class Consumer:
                 await channel.set_qos(prefetch_count=prefetch)
                 consumer = cls(channel, stop)
                 channel.close_callbacks.add(consumer._on_close)
+                (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(consumer._on_cancel)
                 source = await channel.get_queue(queue, ensure=False)
                 await source.consume(consumer._on_message, exclusive=exclusive)
         except _LOST as error:
@@ -186,6 +190,10 @@ class Consumer:
 
     def _on_close(self, _: object, error: BaseException | None) -> None:
         self._arrived.put_nowait(BrokerAway(f"RabbitMQ: {error or 'channel closed'}"))
+
+    def _on_cancel(self, frame: Basic.Cancel) -> None:
+        # the channel stays open, but nothing will come any more
+        self._arrived.put_nowait(BrokerAway(f"RabbitMQ: consumer {frame.consumer_tag} of a lost queue was cancelled"))
 
     def __aiter__(self) -> "Consumer":
         return self

@@ -12,11 +12,11 @@ import yaml
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SecretsSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    YamlConfigSettingsSource,
 )
 
 
@@ -28,7 +28,8 @@ class ServiceConfig(BaseSettings):
     """What every service is told."""
 
     SERVICE: ClassVar[str] = "service"
-    FILE: ClassVar[Path | None] = None
+    #: What the file says.
+    WRITTEN: ClassVar[dict[str, Any]] = {}
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
@@ -48,8 +49,7 @@ class ServiceConfig(BaseSettings):
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory:
             sources.append(SecretsSettingsSource(settings_cls, secrets_dir=directory, env_prefix=""))
-        if cls.FILE is not None:
-            sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=cls.FILE))
+        sources.append(InitSettingsSource(settings_cls, init_kwargs=cls.WRITTEN))
         return tuple(sources)
 
 
@@ -68,14 +68,12 @@ def load(model: type[C], file: Path | None) -> C:
     Raises:
         ConfigError: what is wrong, key by key.
     """
-    if file is not None and not file.is_file():
-        raise ConfigError(f"{file}: no such configuration file")
     prefix = f"LEVERET_{model.SERVICE.upper()}_"
     bound: type[C] = type(
         model.__name__,
         (model,),
         {
-            "FILE": file,
+            "WRITTEN": _written(file) if file is not None else {},
             "__module__": model.__module__,
             "model_config": SettingsConfigDict(extra="forbid", frozen=True, env_prefix=prefix),
         },
@@ -89,14 +87,24 @@ def load(model: type[C], file: Path | None) -> C:
         ]
         where = file or f"environment {prefix}*"
         raise ConfigError(f"{where}: " + "; ".join(faults)) from None
+    except SettingsError as error:
+        raise ConfigError(f"environment {prefix}*: {error}") from None
+
+
+def _written(file: Path) -> dict[str, Any]:
+    try:
+        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such configuration file") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8: {error.reason} at byte {error.start}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not YAML: {error}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not UTF-8: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"{error.filename or file}: {error.strerror}") from None
-    except SettingsError as error:
-        raise ConfigError(f"environment {prefix}* or {file}: {error}") from None
+    if not isinstance(read, dict | None):
+        raise ConfigError(f"{file}: a list of keys and values is wanted, as in `log_level: info`")
+    return {str(key): value for key, value in (read or {}).items()}
 
 
 def shown(config: ServiceConfig) -> dict[str, Any]:

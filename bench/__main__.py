@@ -1,0 +1,71 @@
+"""The bench's command: runs all measures, or those named, prints their figures and keeps them in results.json."""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from bench import boot, first_line, grant, guest_api, jobs, logs, manifests
+from bench.result import Result
+from bench.setting import Bench
+
+#: In this order: what needs no stack first, so that the stack does not disturb it.
+MEASURES = {
+    "manifests": manifests.measure,
+    "guest_api": guest_api.measure,
+    "boot": boot.measure,
+    "grant": grant.measure,
+    "jobs": jobs.measure,
+    "logs": logs.measure,
+    "first_line": first_line.measure,
+}
+RESULTS = Path(__file__).parent / "results.json"
+#: Seconds for one measure, the start of the stack included, and for all of them.
+MEASURE_LIMIT = 120.0
+LIMIT = 290.0
+
+
+async def run(names: list[str]) -> list[Result]:
+    """Take the named measures one after the other; print each figure when it is there."""
+    results: list[Result] = []
+    async with asyncio.timeout(LIMIT), Bench() as bench:
+        for name in names:
+            print(f"\n{name}", flush=True)
+            began = time.perf_counter()
+            async with asyncio.timeout(MEASURE_LIMIT):
+                taken = await MEASURES[name](bench)
+            for result in taken:
+                print(f"  {result.line()}", flush=True)
+            print(f"  (took {time.perf_counter() - began:.1f} s; {load()})", flush=True)
+            results += taken
+    return results
+
+
+def load() -> str:
+    """Say how busy the machine is: others' work spoils figures."""
+    return "load " + ", ".join(f"{value:.2f}" for value in os.getloadavg())
+
+
+def main() -> int:
+    """Exit status: 0, 1 where a promise does not hold; an error ends the run with a traceback."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*MEASURES, []], metavar="NAME", help=", ".join(MEASURES))
+    names = parser.parse_args().names or list(MEASURES)
+    print(
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; {load()}"
+    )
+    results = asyncio.run(run(names))
+    if set(names) == set(MEASURES):  # figures of one run only
+        RESULTS.write_text(json.dumps([result.document() for result in results], indent=2, ensure_ascii=False) + "\n")
+    broken = [result.name for result in results if result.holds is False]
+    for name in broken:
+        print(f"does not hold: {name}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""The documents tell the truth: what they name exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+DOCUMENTS = [path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md"))]
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)")
+CODE = re.compile(r"`([^`\n]+)`")
+
+
+def known_tests() -> set[str]:
+    pattern = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
+    return {name for path in (ROOT / "tests").rglob("test_*.py") for name in pattern.findall(path.read_text())}
+
+
+def test_every_test_that_the_specification_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "SPECIFICATION.md").read_text()))
+    assert named
+    assert named - known_tests() == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for target in LINK.findall(document.read_text()):
+        if not re.match(r"[a-z+]+:", target):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_folder_that_architecture_names_exists() -> None:
+    for name in CODE.findall((ROOT / "ARCHITECTURE.md").read_text()):
+        if re.fullmatch(r"(libs|services|docs|deploy|tests)(/[\w.*-]+)+/?", name):
+            assert list(ROOT.glob(name.rstrip("/"))), name
