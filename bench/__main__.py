@@ -55,9 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*MEASURES, []], metavar="NAME", help=", ".join(MEASURES))
     names = parser.parse_args().names or list(MEASURES)
-    print(
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; {load()}"
-    )
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; {load()}")
     results = asyncio.run(run(names))
     if set(names) == set(MEASURES):  # figures of one run only
         RESULTS.write_text(json.dumps([result.document() for result in results], indent=2, ensure_ascii=False) + "\n")

@@ -14,7 +14,8 @@ LIMIT = 60.0
 async def plain_rate(url: str, *, size: int, count: int) -> float:
     """Give messages per second of `size` bytes from the first publish to the last ack.
 
-    Through a quorum queue (what Leveret's are), at most WINDOW unconfirmed; publisher and consumer have a connection each.
+    Through a quorum queue (as most of Leveret's are), with at most WINDOW unconfirmed; publisher and consumer have a
+    connection each.
     """
     async with asyncio.timeout(LIMIT), await aio_pika.connect(url) as sending, await aio_pika.connect(url) as receiving:
         channel = await receiving.channel(publisher_confirms=False)
@@ -29,7 +30,7 @@ async def plain_rate(url: str, *, size: int, count: int) -> float:
                 await _publish(exchange, name, size, count)
             return count / (time.perf_counter() - began)
         finally:
-            await queue.delete(if_empty=False)
+            await queue.delete(if_unused=False, if_empty=False)
 
 
 async def _publish(exchange: aio_pika.abc.AbstractExchange, key: str, size: int, count: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -21,24 +22,30 @@ class Peer:
 
 
 def connected(pid: int) -> set[Peer]:
-    """The established TCP connections of a process."""
-    return {peer for inode, state, peer in _table(pid) if state == _ESTABLISHED and inode in _inodes(pid)}
+    """The established TCP connections of a process; none of one that has just ended."""
+    return _of(pid, _ESTABLISHED)
 
 
 def listening(pid: int) -> set[int]:
     """The TCP ports a process listens on."""
-    return {peer.local_port for inode, state, peer in _table(pid) if state == _LISTENING and inode in _inodes(pid)}
+    return {peer.local_port for peer in _of(pid, _LISTENING)}
+
+
+def _of(pid: int, wanted: str) -> set[Peer]:
+    own = _inodes(pid)
+    return {peer for inode, state, peer in _table(pid) if state == wanted and inode in own}
 
 
 def _inodes(pid: int) -> set[str]:
     found = set()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            named = _SOCKET.fullmatch(os.readlink(entry))
-        except FileNotFoundError:
-            continue
-        if named is not None:
-            found.add(named[1])
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                named = _SOCKET.fullmatch(os.readlink(entry))
+                if named is not None:
+                    found.add(named[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
     return found
 
 
@@ -46,7 +53,11 @@ def _table(pid: int) -> list[tuple[str, str, Peer]]:
     """Inode, state and ends of every TCP socket in the process's network (proc(5), /proc/net/tcp)."""
     rows = []
     for name in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
+        try:
+            lines = Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+        except OSError:  # it has ended, or there is no IPv6
+            continue
+        for line in lines:
             fields = line.split()
             host, port = fields[2].split(":")
             peer = Peer(int(fields[1].split(":")[1], 16), _address(host), int(port, 16))

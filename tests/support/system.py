@@ -17,7 +17,7 @@ import asyncpg
 from leveret_client import Client
 from leveret_embedded.ports import HOST, reserved_ports
 from leveret_proto.permissions import SERVICES, Permissions, submitter, worker
-from leveret_proto.topology import EVENTS
+from leveret_proto.topology import EVENTS, RECORD
 from tests.support.databases import Database
 from tests.support.journal import Journal
 from tests.support.services import Service, Services
@@ -25,6 +25,8 @@ from tests.support.services import Service, Services
 OWNER = "~tester"
 WORKER = "w1"
 IMAGE = "test/process"
+#: The queue of the journal.
+JOURNAL = "test.journal"
 LIMIT = 60.0
 SIGNING_KEY = base64.b64encode(bytes(range(32))).decode()
 #: In the order of starting: what takes work comes last.
@@ -156,19 +158,24 @@ async def open_system(
     services: Services,
     *,
     changes: Mapping[str, Mapping[str, object]] | None = None,
+    steady: bool = True,
 ) -> AsyncIterator[System]:
     """All five services, ready, for the length of the block. `vhost` must hold Leveret's topology and accounts.
 
     changes: configuration keys by service.
+    steady: False where the broker is going to be killed. The system's client is not connected then, and the journal
+        hears `leveret.record`: only there events are confirmed, a dying broker may lose the public copies.
     """
     async with AsyncExitStack() as stack:
         (port,) = stack.enter_context(reserved_ports(1))
-        queue = await _events_queue(vhost)
-        client = await stack.enter_async_context(Client(vhost.url("submitter"), OWNER, limit=LIMIT))
+        await _declare_journal(vhost, EVENTS if steady else RECORD)
+        client = Client(vhost.url("submitter"), OWNER, limit=LIMIT)
+        if steady:
+            await stack.enter_async_context(client)
         system = System(vhost, database, services, port, Journal(), client)
         stop = asyncio.Event()
         observing = await stack.enter_async_context(asyncio.TaskGroup())
-        observing.create_task(system.journal.observe(vhost.url(), queue, stop))
+        observing.create_task(system.journal.observe(vhost.url(), JOURNAL, stop))
         stack.callback(stop.set)
         try:
             async with asyncio.TaskGroup() as starting:
@@ -182,10 +189,9 @@ async def open_system(
                     await system.running[name].terminate()
 
 
-async def _events_queue(vhost: Accounts) -> str:
-    """A queue that hears every public event, whoever is connected."""
+async def _declare_journal(vhost: Accounts, exchange: str) -> None:
+    """A queue that hears every event, whoever is connected."""
     async with await aio_pika.connect(vhost.url()) as connected:
         channel = await connected.channel()
-        queue = await channel.declare_queue("test.journal", durable=True, arguments={"x-queue-type": "quorum"})
-        await queue.bind(EVENTS, "#")
-        return queue.name
+        queue = await channel.declare_queue(JOURNAL, durable=True, arguments={"x-queue-type": "quorum"})
+        await queue.bind(exchange, "#")

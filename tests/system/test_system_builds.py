@@ -2,11 +2,10 @@
 
 import pytest
 
-from leveret_client import CommandRefused, NotFound
 from leveret_proto.messages import DeliveryEvent, JobEvent, JobStatus, Reason, TaskEvent, TaskState
 from tests.support.journal import fetch, proven
 from tests.support.sinks import HttpSink, MailSink
-from tests.support.system import OWNER, System, manifest
+from tests.support.system import System, manifest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -99,13 +98,6 @@ async def test_a_cancel_that_comes_before_its_job_is_remembered(system: System) 
     assert end.status is JobStatus.CANCELLED
     assert {event.attempt for event in system.journal.of(job, JobEvent)} == {None}
     system.journal.check(job)
-
-
-async def test_jobs_of_others_are_not_found(system: System) -> None:
-    job = await system.submit(manifest(("a", "true")))
-    assert (await system.client.show(job)).facts.owner == OWNER
-    with pytest.raises((NotFound, CommandRefused)):
-        await system.client.show(job + 1000)
 
 
 async def test_both_triggers_fire_once_though_the_notifier_is_killed_between_tries(

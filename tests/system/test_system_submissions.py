@@ -36,7 +36,7 @@ async def test_three_faults_get_one_answer_that_names_them_all(system: System) -
         "  - action: fax\n",
     )
     assert answer.reason == "faults"
-    errors = [fault for fault in answer.diagnostics if fault.severity == "error"]
+    errors = [fault for fault in answer.diagnostics if fault.severity == "fault"]
     assert [fault.line for fault in errors] == [2, 5, 7]
     assert all(fault.message and fault.column for fault in errors)
 

@@ -22,8 +22,9 @@ CONNECT_LIMIT = 10.0
 QUERY_LIMIT = 30.0
 CLOSE_LIMIT = 5.0
 
+#: How a connection in use shows that it is lost. No OSError: what a block does with files is its own affair.
 _LOST = (
-    OSError,
+    ConnectionError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -35,6 +36,7 @@ _LOST = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.DeadlockDetectedError,  # rolled back whole: done again, it goes through
 )
+_UNREACHABLE = (OSError, *_LOST)
 
 
 class MigrationError(Exception):
@@ -52,7 +54,7 @@ class Database:
     @asynccontextmanager
     async def open(cls, url: SecretStr, schema: str, *, size: int = 8) -> AsyncIterator["Database"]:
         """Connect for the time of the block. Raises DatabaseAway where that fails."""
-        with _lost():
+        with _away_on(_UNREACHABLE):
             async with asyncio.timeout(CONNECT_LIMIT):
                 pool = await asyncpg.create_pool(
                     url.get_secret_value(),
@@ -78,9 +80,13 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection. Raises DatabaseAway when it is lost meanwhile."""
-        with _lost():
-            async with self._pool.acquire(timeout=CONNECT_LIMIT) as lent:
+        with _away_on(_UNREACHABLE):
+            lent = await self._pool.acquire(timeout=CONNECT_LIMIT)
+        with _away_on(_LOST):
+            try:
                 yield lent
+            finally:
+                await self._pool.release(lent)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -122,8 +128,8 @@ def _steps(package: str) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def _lost() -> Iterator[None]:
+def _away_on(errors: tuple[type[BaseException], ...]) -> Iterator[None]:
     try:
         yield
-    except _LOST as error:
+    except errors as error:
         raise DatabaseAway(told("PostgreSQL", error)) from error

@@ -72,7 +72,6 @@ def of_step(row: JobRow, step: Step, first_seq: int, at: datetime, links: Links)
 
 def _job_event(row: JobRow, course: Course, seq: int, at: datetime, links: Links) -> JobEvent:
     ended = course.status.ended
-    started = row.started_at
     return JobEvent(
         facts=row.facts,
         source="dispatcher",
@@ -86,8 +85,16 @@ def _job_event(row: JobRow, course: Course, seq: int, at: datetime, links: Links
         tasks=links.tasks(row, course.tasks) if ended else (),
         artifacts=row.artifacts if ended else (),
         timings=row.timings if ended else None,
-        queued_seconds=max((started - row.submitted_at).total_seconds(), 0.0) if started else None,
+        queued_seconds=_queued(row),
     )
+
+
+def _queued(row: JobRow) -> float | None:
+    """Seconds from submission to the grant's arrival: until the start, less what the worker says the boot took."""
+    if row.started_at is None:
+        return None
+    boot = (row.timings.boot if row.timings else None) or 0.0
+    return round(max((row.started_at - row.submitted_at).total_seconds() - boot, 0.0), 3)
 
 
 def ended_job(row: JobRow, manifest: Manifest, at: datetime, links: Links) -> EndedJob:

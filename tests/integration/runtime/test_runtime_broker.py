@@ -80,13 +80,17 @@ class TestPublisher:
 
     async def test_a_cut_connection_is_the_broker_away(self, vhost: Vhost) -> None:
         async with proxy_to(vhost.url()) as proxy:
-            with pytest.raises(ExceptionGroup) as raised:
+
+            async def session() -> None:
                 async with asyncio.timeout(LIMIT), connection(SecretStr(proxy.url(vhost.url())), "test") as on:
                     await declare(on, "q")
                     publisher = await Publisher.open(on)
                     assert proxy.cut() == 1
                     while True:
                         await publisher.send("", "q", parcel(), app="test")
+
+            with pytest.raises(ExceptionGroup) as raised:
+                await session()
             assert raised.group_contains(BrokerAway)
             assert raised.value.split(BrokerAway)[1] is None
 
@@ -106,17 +110,24 @@ class TestConnection:
 
     async def test_a_block_that_only_waits_is_cancelled_when_the_connection_is_cut(self, vhost: Vhost) -> None:
         async with proxy_to(vhost.url()) as proxy:
-            with pytest.raises(ExceptionGroup) as raised:
+
+            async def session() -> None:
                 async with asyncio.timeout(LIMIT), connection(SecretStr(proxy.url(vhost.url())), "test"):
                     proxy.cut()
                     await asyncio.Event().wait()
+
+            with pytest.raises(ExceptionGroup) as raised:
+                await session()
             assert raised.group_contains(BrokerAway)
 
     async def test_the_broker_closing_it_is_the_broker_away(self, vhost: Vhost) -> None:
-        with pytest.raises(ExceptionGroup) as raised:
+        async def session() -> None:
             async with asyncio.timeout(LIMIT), connection(SecretStr(vhost.url()), "test"):
                 await vhost.api("DELETE", f"vhosts/{vhost.name}")
                 await asyncio.Event().wait()
+
+        with pytest.raises(ExceptionGroup) as raised:
+            await session()
         assert raised.group_contains(BrokerAway)
         await vhost.api("PUT", f"vhosts/{vhost.name}", {})  # for the fixture, which removes it
 
@@ -172,7 +183,7 @@ class TestConsumer:
         consumer = await Consumer.open(on, "q", prefetch=1)
         async with asyncio.timeout(LIMIT):
             await vhost.api("DELETE", f"queues/{vhost.name}/q")
-            with pytest.raises(BrokerAway, match="q"):
+            with pytest.raises(BrokerAway, match=r"consumer .* was cancelled"):
                 await consumer.__anext__()
 
     async def test_a_queue_that_is_not_there_is_the_broker_away(self, on: AbstractConnection) -> None:

@@ -114,12 +114,30 @@ async def test_one_service_can_not_read_anothers_schema(database: databases.Data
 
 
 async def test_a_transaction_that_raises_changes_nothing(schema: Database) -> None:
-    with pytest.raises(ValueError):
+    async def write() -> None:
         async with schema.transaction() as on:
             await on.execute("insert into event_number values (1, 1)")
-            raise ValueError
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await write()
     async with schema.connection() as on:
         assert await on.fetchval("select count(*) from event_number") == 0
+
+
+async def test_a_fault_of_the_block_is_not_blamed_on_the_database(schema: Database, tmp_path: Path) -> None:
+    """Else the service would wait for PostgreSQL for ever because a file is missing."""
+
+    async def read() -> None:
+        async with schema.transaction():
+            (tmp_path / "none").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        await read()
+    async with asyncio.timeout(LIMIT):
+        for _ in range(20):  # more than the pool holds: each connection was given back
+            with pytest.raises(FileNotFoundError):
+                await read()
 
 
 async def test_nobody_listening_is_the_database_away() -> None:
@@ -132,12 +150,16 @@ async def test_a_connection_ended_in_the_middle_is_the_database_away_and_the_nex
     schema: Database, database: databases.Database
 ) -> None:
     admin = await asyncpg.connect(database.dsn)
+
+    async def write() -> None:
+        async with schema.transaction() as on:
+            pid = await on.fetchval("select pg_backend_pid()")
+            await admin.fetchval("select pg_terminate_backend($1, 10000)", pid)
+            await on.execute("insert into event_number values (1, 1)")
+
     try:
         with pytest.raises(DatabaseAway):
-            async with schema.transaction() as on:
-                pid = await on.fetchval("select pg_backend_pid()")
-                await admin.fetchval("select pg_terminate_backend($1, 10000)", pid)
-                await on.execute("insert into event_number values (1, 1)")
+            await write()
     finally:
         await admin.close()
     async with schema.transaction() as on:

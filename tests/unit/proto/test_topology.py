@@ -1,12 +1,13 @@
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from leveret_proto import permissions
 from leveret_proto import topology as t
-from leveret_proto.definitions import definitions, shape
+from leveret_proto.definitions import access, definitions, main, shape, template
 from leveret_proto.keys import PARTITIONS
 from leveret_proto.messages import REGISTRY
 
@@ -156,3 +157,37 @@ class TestDefinitions:
         for key in ("job.private.#", "job.private..#", "job.private.*.#", "job.unlisted.a.#"):
             assert not re.search(reads[t.EVENTS], key)
         assert re.search(reads[t.EVENTS], "job.public.a.#")
+
+
+class TestOperatorsDocuments:
+    def test_the_template_in_deploy_is_fresh(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        ours = Path(__file__).parents[3] / "deploy" / "rabbitmq" / "definitions.json"
+        assert main(["--check", str(ours)]) == 0
+        stale = tmp_path / "definitions.json"
+        stale.write_text(ours.read_text().replace("leveret.jobs", "leveret.job"))
+        assert main(["--check", str(stale)]) == 1
+        assert f"run `python -m leveret_proto.definitions > {stale}`" in capsys.readouterr().err
+
+    def test_it_holds_no_user_and_so_no_password(self) -> None:
+        made = template()
+        assert "users" not in made
+        assert {granted["user"] for granted in made["permissions"]} == set(permissions.SERVICES)
+
+    @pytest.mark.parametrize(
+        ("given", "granted"),
+        [
+            (["--worker", "mill-1"], permissions.worker("mill-1")),
+            (["--submitter", "forge", "~ada", "~bob"], permissions.submitter(("~ada", "~bob"))),
+            (["--subscriber", "board", "~ada"], permissions.subscriber("board", ("~ada",))),
+        ],
+    )
+    def test_an_account(
+        self, given: list[str], granted: permissions.Permissions, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["--vhost", "v", *given]) == 0
+        assert json.loads(capsys.readouterr().out) == access("v", {given[1]: granted})
+
+    def test_owners_for_nobody_are_an_error(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            main(["--worker", "mill-1", "~ada"])
+        assert "OWNERs go with" in capsys.readouterr().err

@@ -71,9 +71,10 @@ def test_a_credential_file_may_end_with_a_newline(tmp_path: Path, monkeypatch: p
         ("slots: many\n", "slots: Input should be a valid integer"),
         ("log_level: loud\n", "log_level: Input should be"),
         ("slots: [\n", "not YAML"),
-        ("- slots\n", "mill.yml"),
-        ("just text\n", "mill.yml"),
-        ("slots: \xff\n", "mill.yml"),
+        ("- slots\n", "a list of keys and values is wanted"),
+        ("just text\n", "a list of keys and values is wanted"),
+        ("slots: \xff\n", "not UTF-8"),
+        ("1: 2\n", "1: Extra inputs are not permitted"),
     ],
 )
 def test_what_is_wrong_is_said(file: Path, text: str, told: str) -> None:
@@ -89,6 +90,17 @@ def test_what_is_wrong_is_said(file: Path, text: str, told: str) -> None:
 def test_every_missing_key_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"LEVERET_MILL_\*: amqp_url: Field required; database_url: Field required"):
         load(Config, None)
+
+
+def test_a_variable_that_is_no_json(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEVERET_MILL_MIRRORS", "https://=/srv")
+    with pytest.raises(ConfigError, match=r"environment LEVERET_MILL_\*: .*mirrors"):
+        load(Config, file)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load(Config, tmp_path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class JobEvent(NumberedEvent):
     tasks: tuple[TaskResult, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
     timings: Timings | None = None
-    #: Seconds from submission to the last attempt's start.
+    #: Seconds from submission until the last attempt's grant reached its worker.
     queued_seconds: float | None = None
 
 
