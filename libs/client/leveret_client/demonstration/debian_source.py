@@ -13,6 +13,9 @@ from leveret_client.demonstration.tools import ToolError, run_tool
 UPDATE_LIMIT = 180.0
 DOWNLOAD_LIMIT = 120.0
 UNPACK_LIMIT = 60.0
+#: Suites a version may come from, and the keys they are signed with.
+SUPPORTED = ("trixie", "bookworm")
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _LINE = re.compile(r"^\s*deb\s+")
 _TYPES = re.compile(r"^Types:.*$", re.MULTILINE | re.IGNORECASE)
 
@@ -31,18 +34,27 @@ async def download_source(package: str, folder: Path) -> tuple[str, Path]:
         await run_tool(["apt-get", *options, "update"], limit=UPDATE_LIMIT)
     except ToolError as error:
         failure = error  # one mirror of several may be unreachable: what counts is whether the package comes
-    downloaded = folder / "downloaded"
-    downloaded.mkdir()
-    try:
-        await run_tool(
-            ["apt-get", *options, "source", "--download-only", package], limit=DOWNLOAD_LIMIT, cwd=downloaded
-        )
-    except ToolError as error:
-        raise ToolError(f"{error}; {failure}" if failure is not None else str(error)) from None
-    for archive in sorted(downloaded.glob("*.orig.tar.*")):
-        if archive.suffix != ".asc":
-            return archive.name.partition("_")[2].partition(".orig")[0], await _unpack(archive, folder / "unpacked")
-    raise ToolError(f"Debian's source package of {package} has no upstream archive")
+    for version in await _versions(options, package):
+        downloaded = folder / "downloaded" / version
+        downloaded.mkdir(parents=True)
+        source = f"{package}={version}"
+        try:
+            await run_tool(
+                ["apt-get", *options, "source", "--download-only", source], limit=DOWNLOAD_LIMIT, cwd=downloaded
+            )
+        except ToolError as error:
+            failure = error  # a mirror may list what it does not hold; an older version will do
+            continue
+        for archive in sorted(downloaded.glob("*.orig.tar.*")):
+            if archive.suffix != ".asc":
+                return version.rpartition("-")[0], await _unpack(archive, folder / "unpacked")
+    raise failure or ToolError(f"no Debian mirror has a source package of {package} with an upstream archive")
+
+
+async def _versions(options: list[str], package: str) -> list[str]:
+    """Give the versions of a source package that apt knows, the newest first."""
+    told = await run_tool(["apt-cache", *options, "showsrc", "--only-source", package], limit=30)
+    return list(dict.fromkeys(re.findall(r"^Version: (\S+)$", told, re.MULTILINE)))
 
 
 async def _unpack(archive: Path, into: Path) -> Path:
@@ -58,7 +70,8 @@ async def _private_apt(folder: Path) -> list[str]:
     parts = folder / "sources"
     for made in (parts, folder / "lists" / "partial", folder / "cache" / "archives" / "partial"):
         made.mkdir(parents=True)
-    debian = await _debian_mirrors()
+    debian, suites = await _debian_mirrors()
+    (parts / "other-suites.sources").write_text(_other_suites(debian, suites))
     for number, path in enumerate(await _source_files()):
         text = path.read_text(errors="replace")
         told = _stanzas(text, debian) if path.suffix == ".sources" else _lines(text, debian)
@@ -74,13 +87,25 @@ async def _private_apt(folder: Path) -> list[str]:
     return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
 
-async def _debian_mirrors() -> frozenset[str]:
-    """Give the URIs among apt's sources that are Debian's own; empty where apt does not know yet."""
+async def _debian_mirrors() -> tuple[frozenset[str], frozenset[str]]:
+    """Give the URIs among apt's sources that are Debian's own, and their suites; empty where apt does not know yet."""
     told = await run_tool(
-        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)", "Identifier: Packages"], limit=30
+        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)", "Identifier: Packages"], limit=30
     )
-    lines = (line.partition(" ") for line in told.splitlines())
-    return frozenset(uri.rstrip("/") for origin, _, uri in lines if origin == "Debian")
+    debian = [line.split() for line in told.splitlines() if line.startswith("Debian ")]
+    known = [words for words in debian if len(words) == 3]
+    return frozenset(uri.rstrip("/") for _, _, uri in known), frozenset(codename for _, codename, _ in known)
+
+
+def _other_suites(debian: frozenset[str], suites: frozenset[str]) -> str:
+    """Give stanzas for the supported suites that this host does not use, on the mirrors it does."""
+    others = [suite for suite in SUPPORTED if suite not in suites]
+    archives = sorted(uri for uri in debian if "security" not in uri)
+    return "".join(
+        f"Types: deb-src\nURIs: {uri}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n\n"
+        for uri in archives
+        for suite in others
+    )
 
 
 async def _source_files() -> list[Path]:
