@@ -111,7 +111,7 @@ class Attempt:
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    # --- what the build reports (build.Report) ---
+    # --- what the build reports (build.Reporter) ---
 
     def setup_done(self, seconds: float) -> None:
         self._snapshot.timed(setup=seconds)

@@ -1,4 +1,4 @@
-"""A build from its first line to its last. Read `run_build` to know what happens in which order.
+"""A build from its first line to its last. Read `Build.run` to know what happens in which order.
 
 The order, the files in the guest and the meaning of exit statuses are builds.sr.ht's.
 """
@@ -38,7 +38,7 @@ class BuildFailed(Exception):
         self.outcome = outcome
 
 
-class Report(Protocol):
+class Reporter(Protocol):
     """Where a build says how far it is. The attempt makes status snapshots of it."""
 
     def setup_done(self, seconds: float) -> None: ...
@@ -59,7 +59,7 @@ class Build:
 
     guest: Guest
     grant: Grant
-    report: Report
+    report: Reporter
     mirror: Mirror
     job_url: str
 
