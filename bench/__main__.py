@@ -56,6 +56,8 @@ def main() -> int:
     parser.add_argument("names", nargs="*", choices=[*MEASURES, []], metavar="NAME", help=", ".join(MEASURES))
     names = parser.parse_args().names or list(MEASURES)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; {load()}")
+    if os.getloadavg()[0] > (os.cpu_count() or 1) / 2:
+        print("the machine is busy with something else: figures, and to a degree their ratios, are worse than they are")
     results = asyncio.run(run(names))
     if set(names) == set(MEASURES):  # figures of one run only
         RESULTS.write_text(json.dumps([result.document() for result in results], indent=2, ensure_ascii=False) + "\n")

@@ -5,7 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
-from bench.result import Result, percentile, skipped
+from bench.result import Result, median, skipped
 from bench.setting import Bench
 from leveret_guestapi import GuestClient, agent_source
 from leveret_worker.images import StoredImage, build_initrd, default_store
@@ -29,7 +29,7 @@ async def measure(bench: Bench) -> list[Result]:
     initrd = build_initrd(image, agent_source())
     seconds = [await _boot(image, initrd, bench.folder / f"boot-{n}") for n in range(BOOTS)]
     taken = f"{image.manifest.name}, TCG, median of {BOOTS}"
-    return [Result(NAME, percentile(seconds, 0.5), "s", compared_with=taken)]
+    return [Result(NAME, median(seconds), "s", compared_with=taken)]
 
 
 async def _boot(image: StoredImage, initrd: Path, folder: Path) -> float:

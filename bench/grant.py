@@ -11,7 +11,7 @@ from leveret_proto.ids import message_id
 from leveret_proto.messages import AttemptState, Grant, JobEvent
 
 WARM_UP = 30
-SAMPLES = 300
+SAMPLES = 200
 LIMIT = 10.0
 
 

@@ -27,7 +27,7 @@ from leveret_proto.messages import (
     WorkerBeat,
     WorkerClaim,
 )
-from leveret_proto.topology import CONTROL, STATUS, WORK, WORKERS, session_queue
+from leveret_proto.topology import CONTROL, STATUS, WORK, WORKERS
 from leveret_runtime.broker import Consumer, Publisher, connection, settle
 
 #: Offered by this worker alone.
@@ -71,7 +71,7 @@ class PlayedWorker:
 
     async def _subscribe(self, connected: AbstractConnection) -> Consumer:
         channel = await connected.channel()
-        queue = await channel.declare_queue(session_queue(NAME, self.session), exclusive=True)
+        queue = await channel.declare_queue(exclusive=True)
         await queue.bind(CONTROL, keys.control(NAME, self.session))
         for key in offered_keys(self._offer):
             await queue.bind(WORK, keys.grant(key, NAME, self.session))

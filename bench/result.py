@@ -55,6 +55,11 @@ def skipped(name: str, unit: str, reason: str) -> Result:
     return Result(name, None, unit, compared_with=f"skipped: {reason}")
 
 
+def median(values: Sequence[float]) -> float:
+    """Give the middle one of `values` (the lower of two)."""
+    return percentile(values, 0.5)
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Give the smallest of `values` that at least `share` (0 to 1) of them do not exceed (nearest rank)."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

@@ -32,7 +32,7 @@ SIGNING_KEY = base64.b64encode(bytes(range(32))).decode()
 #: In the order of starting: what takes work comes last.
 NAMES = ("logsink", "notifier", "dispatcher", "intake", "worker")
 #: What no test should wait long for: a dead leader, a dead try, the next try.
-_SHORT = {
+_SHORT: dict[str, dict[str, object]] = {
     "intake": {"default_arch": platform.machine()},
     "dispatcher": {"leader_renew": 0.3, "leader_stale": 1.5, "standby_look": 0.05, "canary": 0.3, "lease": 20},
     "logsink": {},
@@ -85,7 +85,7 @@ class System:
         """What a submitter is given."""
         return self.vhost.url("submitter")
 
-    def environment(self, name: str, worker: str = WORKER, **changes: object) -> dict[str, str]:
+    def environment(self, name: str, worker: str = WORKER, **changes: Any) -> dict[str, str]:
         """A service's variables; `changes` are configuration keys."""
         own: dict[str, object] = {"amqp_url": self.vhost.url(worker if name == "worker" else name)}
         if name in SERVICES:
@@ -99,15 +99,17 @@ class System:
         chosen = own | _SHORT[name] | changes
         return {f"LEVERET_{name.upper()}_{key.upper()}": str(value) for key, value in chosen.items()}
 
-    async def start(self, name: str, *, failpoint: str | None = None, ready: bool = True, **changes: object) -> Service:
-        """Start a service that does not run."""
+    async def start(
+        self, name: str, *, worker: str = WORKER, failpoint: str | None = None, ready: bool = True, **changes: Any
+    ) -> Service:
+        """Start a service that does not run. A second worker is known by its own name."""
         module = f"leveret_{name}.main"
-        environment = self.environment(name, **changes)
+        environment = self.environment(name, worker, **changes)
         started = await self.services.start(module, environment, failpoint=failpoint, ready=ready)
-        self.running[name] = started
+        self.running[name if worker == WORKER else worker] = started
         return started
 
-    async def restart(self, name: str, *, failpoint: str | None = None, **changes: object) -> Service:
+    async def restart(self, name: str, *, failpoint: str | None = None, **changes: Any) -> Service:
         """End a service in order and start it again, to crash at `failpoint` (then without waiting for readiness)."""
         await self.running[name].terminate()
         return await self.start(name, failpoint=failpoint, ready=failpoint is None, **changes)
@@ -157,7 +159,7 @@ async def open_system(
     database: Database,
     services: Services,
     *,
-    changes: Mapping[str, Mapping[str, object]] | None = None,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
     steady: bool = True,
 ) -> AsyncIterator[System]:
     """All five services, ready, for the length of the block. `vhost` must hold Leveret's topology and accounts.
@@ -183,10 +185,9 @@ async def open_system(
                     starting.create_task(system.start(name, **(changes or {}).get(name, {})))
             yield system
         finally:
-            # the worker first: what it hands back must still find the others
-            for name in ("worker", "intake", "dispatcher", "logsink", "notifier"):
-                if name in system.running:
-                    await system.running[name].terminate()
+            # workers first: what they hand back must still find the others
+            for name in sorted(system.running, key=lambda name: name in SERVICES):
+                await system.running[name].terminate()
 
 
 async def _declare_journal(vhost: Accounts, exchange: str) -> None:

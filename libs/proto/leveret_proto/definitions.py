@@ -1,6 +1,6 @@
 """RabbitMQ definitions made from the topology and the permissions: what a broker is given at its start.
 
-The services themselves declare nothing but the worker sessions' exclusive queues and the dispatcher's canary.
+The services themselves declare nothing but the worker sessions' exclusive queues.
 `python -m leveret_proto.definitions --help` makes the documents that an operator loads (deploy/rabbitmq/README.md).
 """
 

@@ -61,26 +61,24 @@ _WRITES: dict[Service, tuple[str, ...]] = {
 
 
 def service(name: Service) -> Permissions:
-    """Give the permissions of one of the four central services: its exchanges, its queues, and replies.
-
-    The dispatcher may also make its canary queue.
-    """
-    canary = ["leveret\\.canary\\..*"] if name == "dispatcher" else []
+    """Give the permissions of one of the four central services: its exchanges, its queues, and replies."""
     return Permissions(
-        configure=_any(*canary),
-        write=_any(*_exact(*_WRITES[name]), *([_REPLIES] if name in _ANSWERING else []), *canary),
-        read=_any(f"leveret\\.{name}\\..*", *canary),
+        configure=NOTHING,
+        write=_any(*_exact(*_WRITES[name]), *([_REPLIES] if name in _ANSWERING else [])),
+        read=_any(f"leveret\\.{name}\\..*"),
     )
 
 
 def worker(name: str) -> Permissions:
-    """Give the permissions of the worker host `name`: it speaks as itself alone and reads its own session's queue."""
+    """Give the permissions of the worker host `name`: it speaks as itself alone.
+
+    It reads its own session's queue, which the broker has named and holds exclusive to the session's connection.
+    """
     word = re.escape(escape(name))
-    own = re.escape(t.session_queue(name, "")) + "[0-9a-f-]+"
     return Permissions(
-        configure=f"^{own}$",
-        write=_any(*_exact(t.WORKERS, t.STATUS, t.LOGS, t.ARTIFACTS), own),
-        read=_any(*_exact(t.WORK, t.CONTROL), own),
+        configure=_any(_UNNAMED),
+        write=_any(*_exact(t.WORKERS, t.STATUS, t.LOGS, t.ARTIFACTS), _UNNAMED),
+        read=_any(*_exact(t.WORK, t.CONTROL), _UNNAMED),
         topics=(
             TopicGrant(t.WORKERS, write=f"^{word}$", read=NOTHING),
             TopicGrant(t.STATUS, write=f"^{word}\\.[0-9]+\\.[0-9]+$", read=NOTHING),

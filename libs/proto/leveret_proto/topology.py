@@ -204,8 +204,3 @@ _BY_NAME = {entry.name: entry for entry in QUEUES}
 def queue(name: str) -> Queue:
     """Find a queue in the table. Raises KeyError."""
     return _BY_NAME[name]
-
-
-def session_queue(worker: str, session: str) -> str:
-    """Give the name of a worker session's exclusive queue (bound to `leveret.work` and `leveret.control`)."""
-    return f"leveret.session.{worker}.{session}"

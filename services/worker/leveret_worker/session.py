@@ -24,7 +24,7 @@ from leveret_proto.messages import (
     Settle,
     WorkerClaim,
 )
-from leveret_proto.topology import CONTROL, WORK, WORKERS, session_queue
+from leveret_proto.topology import CONTROL, WORK, WORKERS
 from leveret_runtime.away import BrokerAway, told
 from leveret_runtime.broker import Consumer, Publisher, Refused, Unroutable, connection, settle
 from leveret_runtime.failpoints import failpoint
@@ -66,7 +66,8 @@ class SessionQueue:
     def __init__(self, worker: Worker) -> None:
         self._name = worker.config.name
         self._session = worker.session
-        self.name = session_queue(self._name, self._session)
+        #: Given by the broker: a worker that chose it could declare an exchange of that name, too.
+        self.name = ""
         self._channel: AbstractChannel | None = None
         self._queue: AbstractQueue | None = None
         self._bound: frozenset[str] = frozenset()
@@ -76,7 +77,8 @@ class SessionQueue:
         try:
             async with asyncio.timeout(DECLARE_LIMIT):
                 self._channel = await on.channel(publisher_confirms=False)
-                self._queue = await self._channel.declare_queue(self.name, exclusive=True, auto_delete=True)
+                self._queue = await self._channel.declare_queue(exclusive=True, auto_delete=True)
+                self.name = self._queue.name
                 exchange = await self._channel.get_exchange(CONTROL, ensure=False)
                 await self._queue.bind(exchange, keys.control(self._name, self._session))
         except (AMQPError, TimeoutError) as error:

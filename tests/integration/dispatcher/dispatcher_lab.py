@@ -35,7 +35,7 @@ from leveret_proto.messages import (
     WorkerBeat,
     WorkerClaim,
 )
-from leveret_proto.topology import COMMANDS, CONTROL, JOBS, NOTIFIER_JOBS, RECORD, STATUS, WORK, WORKERS, session_queue
+from leveret_proto.topology import COMMANDS, CONTROL, JOBS, NOTIFIER_JOBS, RECORD, STATUS, WORK, WORKERS
 from tests.support.databases import Database
 from tests.support.vhosts import Vhost
 
@@ -202,7 +202,7 @@ class Lab:
         connection = await aio_pika.connect(self.vhost.url(name))
         async with connection:
             channel = await connection.channel()
-            queue = await channel.declare_queue(session_queue(name, session), exclusive=True)
+            queue = await channel.declare_queue(exclusive=True)
             worker = FakeWorker(name, channel, queue, spool or token(), session, offer)
             await worker.bind(grants=grants)
             await queue.consume(worker.inbox.take)
