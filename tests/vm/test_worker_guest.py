@@ -97,11 +97,11 @@ artifacts: [answer/answer]
     await dispatcher.grant(make_grant(beat, manifest, time_limit=300), "x86_64", IMAGE)
     ended = await dispatcher.status("ended", limit=240)
     assert (ended.result, ended.reason, ended.detail) == ("success", "completed", None)
-    assert b"build\n" in dispatcher.logs["who"]
-    assert b"/home/build\n" in dispatcher.logs["who"]
-    assert b"guest\n" in dispatcher.logs["who"]
-    assert b"https://git.example.org/~me/answer\n" in dispatcher.logs["who"]
-    assert b"42\n" in dispatcher.logs["make"]
+    assert b"build\n" in await dispatcher.log("who")
+    assert b"/home/build\n" in await dispatcher.log("who")
+    assert b"guest\n" in await dispatcher.log("who")
+    assert b"https://git.example.org/~me/answer\n" in await dispatcher.log("who")
+    assert b"42\n" in await dispatcher.log("make")
     assert bytes(dispatcher.artifacts[:4]) == b"\x7fELF"
     assert hashlib.sha256(dispatcher.artifacts).hexdigest() == ended.artifacts[0].sha256
     assert ended.timings.boot is not None

@@ -1,6 +1,7 @@
 """The dispatcher's side of the contract, played by the test, so that the worker can be tested by itself."""
 
 import asyncio
+import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -50,6 +51,7 @@ class DispatcherPlayed:
     logs: dict[str, bytearray] = field(default_factory=dict)
     ends: dict[str, LogChunk] = field(default_factory=dict)
     artifacts: bytearray = field(default_factory=bytearray)
+    logged: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     @asynccontextmanager
@@ -80,6 +82,17 @@ class DispatcherPlayed:
         content[chunk.offset : chunk.offset + len(message.body)] = message.body
         if chunk.total is not None:
             self.ends[key.task] = chunk
+        self.logged.set()
+
+    async def log(self, task: str) -> bytes:
+        """The whole log of `task`, once it is there to its proven end."""
+        async with asyncio.timeout(LIMIT):
+            while task not in self.ends or len(self.logs[task]) != self.ends[task].total:
+                self.logged.clear()
+                await self.logged.wait()
+        content = bytes(self.logs[task])
+        assert hashlib.sha256(content).hexdigest() == self.ends[task].sha256
+        return content
 
     async def _on_artifact(self, message: AbstractIncomingMessage) -> None:
         self.artifacts.extend(message.body)
