@@ -53,11 +53,15 @@ def load() -> str:
 def main() -> int:
     """Exit status: 0, 1 where a promise does not hold; an error ends the run with a traceback."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*MEASURES, []], metavar="NAME", help=", ".join(MEASURES))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MEASURES))
     names = parser.parse_args().names or list(MEASURES)
+    if unknown := set(names) - set(MEASURES):
+        parser.error(f"no such measure: {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; {load()}")
     if os.getloadavg()[0] > (os.cpu_count() or 1) / 2:
-        print("the machine is busy with something else: figures, and to a degree their ratios, are worse than they are")
+        print(
+            "the machine is busy with something else: these figures, and to a degree their ratios, are not to be quoted"
+        )
     results = asyncio.run(run(names))
     if set(names) == set(MEASURES):  # figures of one run only
         RESULTS.write_text(json.dumps([result.document() for result in results], indent=2, ensure_ascii=False) + "\n")

@@ -11,12 +11,12 @@ from bench.submitting import Happened, Submitter
 from leveret_proto.messages import JobEvent
 
 ROUNDS = 3
-JOBS = 500
+JOBS = 400
 SLOTS = 64
 #: Manifests under way to the broker.
 WINDOW = 100
 LIMIT = 60.0
-PLAIN = 2000
+PLAIN = 1500
 KIB = 1024
 
 
