@@ -60,12 +60,13 @@ class Journal:
         event = unpack(delivery.body, delivery.type)
         async with self._news:
             if isinstance(event, NumberedEvent):
-                self._note(event, delivery.body)
+                self.note(event, delivery.body)
             else:
                 self.unnumbered.append(event)
             self._news.notify_all()
 
-    def _note(self, event: NumberedEvent, body: bytes) -> None:
+    def note(self, event: NumberedEvent, body: bytes) -> None:
+        """Keep an event that came as `body`."""
         where = (event.facts.job, event.source, event.seq)
         if self._bodies.setdefault(where, body) != body:
             self.faults.append(f"job {where[0]}: two events of {where[1]} have number {where[2]}")
@@ -132,7 +133,7 @@ class Journal:
         assert sum(status.ended for status in statuses) == 1, f"job {job}: {statuses}"
         before: JobStatus | None = None
         for status in statuses:
-            assert status in _COURSE[before], f"job {job}: {before} → {status} in {statuses}"
+            assert status in _COURSE.get(before, ()), f"job {job}: {before} → {status} in {statuses}"
             before = status
 
 

@@ -5,7 +5,7 @@ worker's restart) is provoked beside it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -34,7 +34,7 @@ class Scene:
 
     system: System
     gate: Gate
-    submitted: asyncio.Future[int]
+    submitted: asyncio.Task[int]
     #: Attempts the build takes.
     attempts: int = 1
     #: Jobs besides the build, each with the end it must come to.
@@ -62,7 +62,7 @@ async def crash_worker(scene: Scene) -> None:
     await scene.system.start("worker")
 
 
-PROVOKE: dict[str, Callable[[Scene], Awaitable[None]]] = {
+PROVOKE: dict[str, Callable[[Scene], Coroutine[None, None, None]]] = {
     "dispatcher.commands": cancel_another,
     "dispatcher.dead": submit_rubbish,
     "dispatcher.beats.before-commit": crash_worker,

@@ -1,7 +1,9 @@
 """What can go wrong for a client, as exceptions whose text tells a person what to do."""
 
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+
 from leveret_proto.messages import SubmissionRejected
-from leveret_runtime.away import BrokerAway
+from leveret_runtime.away import BrokerAway, told
 
 
 class ClientError(Exception):
@@ -48,4 +50,7 @@ def plain(group: BaseExceptionGroup[BaseException]) -> BaseException:
             leaves.append(error)
     # that the broker went away explains whatever else went wrong
     chosen = next((error for error in leaves if isinstance(error, BrokerAway)), leaves[0])
-    return NotReached(str(chosen)) if isinstance(chosen, BrokerAway) else chosen
+    if isinstance(chosen, BrokerAway):
+        return NotReached(str(chosen))
+    # whoever was at work on a channel may notice before the connection does
+    return NotReached(told("RabbitMQ", chosen)) if isinstance(chosen, AMQPError | ChannelInvalidStateError) else chosen
