@@ -22,7 +22,7 @@ from leveret_proto.messages import (
     TaskEvent,
     TaskState,
 )
-from leveret_runtime.away import keep_going
+from leveret_runtime.away import backoff, keep_going
 from leveret_runtime.broker import Consumer, connection, settle
 
 LIMIT = 60.0
@@ -138,10 +138,19 @@ class Journal:
 
 
 async def fetch(url: str) -> bytes:
-    """What the logsink serves there."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIMIT)) as http, http.get(url) as response:
-        assert response.status == 200, f"{url}: {response.status}"
-        return await response.read()
+    """What the logsink serves there.
+
+    An artifact is safe at the broker when its job ends, and on the server a moment later, of which no event tells:
+    it is asked for until then.
+    """
+    async with asyncio.timeout(LIMIT), aiohttp.ClientSession() as http:
+        for delay in backoff():
+            async with http.get(url) as response:
+                if response.status != 404:
+                    assert response.status == 200, f"{url}: {response.status}"
+                    return await response.read()
+            await asyncio.sleep(delay)
+    raise AssertionError("unreachable")
 
 
 async def proven(log: LogEvent) -> bytes:

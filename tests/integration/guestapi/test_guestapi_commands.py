@@ -55,7 +55,8 @@ async def test_nothing_of_the_agents_own_reaches_a_command(guest: GuestClient) -
     done = await guest.run("ls -l /proc/self/fd | wc -l; trap '' PIPE; cat /proc/self/status | grep SigIgn")
     files, ignored = done.stdout.decode().splitlines()
     assert int(files) == 5  # the heading, 0, 1, 2 and the folder ls reads
-    assert int(ignored.split()[1], 16) == 1 << (signal.SIGPIPE - 1)
+    # 32 and above are the C library's own or inherited from whoever runs the tests
+    assert int(ignored.split()[1], 16) & 0x7FFFFFFF == 1 << (signal.SIGPIPE - 1)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
