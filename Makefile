@@ -6,6 +6,8 @@ SHELL := /bin/bash
 bin := .venv/bin
 packages := libs services
 code := $(packages) tests bench examples
+# Most tests wait for processes and guests: three at a time keep two cores busy. Each has a broker and database of its own.
+spread := -n 3 --dist loadfile
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 12
@@ -20,10 +22,10 @@ demo: setup ## one real build, end to end
 	@exec $(bin)/leveret demo
 
 test: setup ## the tests but the slow ones
-	@exec $(bin)/pytest -m "not slow" $(ARGS)
+	@exec $(bin)/pytest -m "not slow" $(spread) $(ARGS)
 
 test-all: setup ## every test
-	@exec $(bin)/pytest $(ARGS)
+	@exec $(bin)/pytest $(spread) $(ARGS)
 
 check: python ## style, types, layers, freshness of generated documents; needs no Debian packages
 	@set -e; for step in \

@@ -234,7 +234,8 @@ def _end(course: Course, status: JobStatus, reason: Reason, detail: str | None, 
         for task in course.tasks
         if task.state in _LEFT_BEHIND
     )
-    closed = _move_tasks(course, left) if course.attempt else Step(replace(course, tasks=_merged(course.tasks, left)))
+    # without a fate no attempt is under way: the tasks of the last one have been told of
+    closed = _move_tasks(course, left) if fate is not None else Step(replace(course, tasks=_merged(course.tasks, left)))
     ended = replace(closed.course, status=status, reason=reason, detail=detail)
     return Step(ended, (*closed.told, JobMoved(ended)), fate)
 

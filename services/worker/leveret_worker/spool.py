@@ -28,7 +28,7 @@ class GrantSpool:
         self.folder = folder
         self.logs = folder / "logs"
         self.artifacts = folder / "artifacts"
-        #: The machine's files while it runs. Short: a Unix socket's path may have 107 bytes.
+        #: The machine's files while it runs.
         self.guest = folder.parent.parent / "run" / folder.name[:13]
 
     @property

@@ -24,8 +24,6 @@ START_LIMIT = 15.0
 """Seconds QEMU has until it answers on its monitor (not until the guest has booted)."""
 DISK_LIMIT = 10.0
 """Seconds making an empty overlay disk may take."""
-MAX_SOCKET_PATH = 107
-"""unix(7): sun_path holds 108 bytes with the final zero."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Machine:
         self.kill = kill
         """Ends QEMU at once."""
         self.guest_socket = guest_socket
-        """Connect here to talk to the agent, one connection at a time."""
+        """Connect here, from this process, to talk to the agent: one connection at a time."""
         self.console = BoundedText()
         """What the guest wrote to its serial console."""
         self.messages = BoundedText()
@@ -72,10 +70,10 @@ class Machine:
         Raises:
             MachineError: QEMU or its disk can't be started. What the body raises comes out as it is.
         """
-        guest_socket = directory / "guest.socket"
-        if len(os.fsencode(guest_socket)) > MAX_SOCKET_PATH:
-            raise MachineError(f"{directory} is too long a path for a socket in it: choose a shorter one")
         directory.mkdir(mode=0o700, parents=True)
+        reach = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Through the descriptor, since a socket's own path may have 107 bytes at most (unix(7)).
+        guest_socket = Path(f"/proc/self/fd/{reach}/guest.socket")
         try:
             overlay = directory / "overlay.qcow2"
             await _make_overlay(boot.disk, overlay)
@@ -84,6 +82,7 @@ class Machine:
                 async with cls(process, kill, guest_socket)._running(control) as machine:
                     yield machine
         finally:
+            os.close(reach)
             shutil.rmtree(directory)
 
     @contextlib.asynccontextmanager
