@@ -15,6 +15,7 @@ import pytest
 
 from leveret_guestapi import STDERR, STDOUT, ExitStatus, GuestClient, GuestError, GuestTimeout, local_agent
 from leveret_guestapi.codec import CHANNEL_WINDOW, MAX_CHANNELS
+from tests.support.processes import until_gone
 
 
 @pytest.fixture
@@ -154,14 +155,14 @@ async def test_time_limit_then_kills_the_whole_session(guest: GuestClient) -> No
         _, first = await anext(output)
         status = await asyncio.wait_for(process.wait(), 20)
     assert status == ExitStatus(None, signal.SIGKILL, True)
-    assert not is_alive(int(first))
+    await until_gone([int(first)])
 
 
 async def test_leaving_the_block_kills_the_command(guest: GuestClient) -> None:
     async with guest.exec("echo $$; sleep 60") as process:
         _, first = await anext(process.output())
     await guest.stat("/")
-    assert not is_alive(int(first))
+    await until_gone([int(first)])
     assert guest.failure is None
 
 
@@ -180,7 +181,7 @@ async def test_cancelling_the_waiter_kills_the_command(guest: GuestClient) -> No
         await started.wait()
         task.cancel()
     assert task.cancelled()
-    assert not is_alive(pids[0])
+    await until_gone([pids[0]])
 
 
 async def test_a_daemon_left_behind_does_not_delay_the_end(guest: GuestClient) -> None:
