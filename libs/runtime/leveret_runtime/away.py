@@ -2,9 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import structlog
+
+from leveret_runtime.waits import in_own_task
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +35,7 @@ class DatabaseAway(Away):
     """PostgreSQL: no connection, or it was lost."""
 
 
-async def keep_going(session: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+async def keep_going(session: Callable[[], Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:
     """Run `session` again and again until it returns or `stop` is set, waiting after each `Away`.
 
     Any other exception is a fault of ours and propagates (systemd restarts the service).
@@ -42,7 +45,7 @@ async def keep_going(session: Callable[[], Awaitable[None]], stop: asyncio.Event
     while not stop.is_set():
         started = loop.time()
         try:
-            await session()
+            await in_own_task(session())
             return
         except Away as away:
             reason = str(away)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,6 +19,33 @@ async def first(wanted: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None
             task.cancel()
             return None
     return task.result()
+
+
+async def in_own_task(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` as a task of its own, and raise what it raises: for whoever goes on after its failure.
+
+    A task group of Python before 3.13 leaves a cancel request behind on its task when a child fails while the group is
+    being left; before 3.11.3 every later `asyncio.timeout` in that task then raises CancelledError in place of
+    TimeoutError. In a task of its own that dies with the failure.
+    """
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(_caught(work))
+    outcome = task.result()
+    if isinstance(outcome, _Failure):
+        raise outcome.error
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: Exception
+
+
+async def _caught(work: Coroutine[Any, Any, T]) -> T | _Failure:
+    try:
+        return await work
+    except Exception as error:
+        return _Failure(error)
 
 
 async def pause(seconds: float, *wakes: asyncio.Event) -> None:

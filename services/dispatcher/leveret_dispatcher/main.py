@@ -30,6 +30,7 @@ from leveret_runtime.away import keep_going  # noqa: E402
 from leveret_runtime.broker import Publisher, connection  # noqa: E402
 from leveret_runtime.db import Database  # noqa: E402
 from leveret_runtime.outbox import Outbox  # noqa: E402
+from leveret_runtime.waits import in_own_task  # noqa: E402
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +50,7 @@ async def _with_database(config: Config, holder: UUID, stop: asyncio.Event) -> N
             if leadership is None:
                 return
             try:
-                await _lead(config, database, leadership, stop)
+                await in_own_task(_lead(config, database, leadership, stop))
             except* Deposed as deposed:
                 log.warning("deposed", reason=str(deposed.exceptions[0]))
             finally:

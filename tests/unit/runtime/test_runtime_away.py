@@ -105,3 +105,25 @@ def test_an_error_without_text_is_told_by_its_name() -> None:
     assert told("RabbitMQ", TimeoutError()) == "RabbitMQ: TimeoutError"
     assert told("RabbitMQ", OSError("refused")) == "RabbitMQ: refused"
     assert issubclass(BrokerAway, Away)
+
+
+async def test_a_failed_session_leaves_no_cancel_request_behind() -> None:
+    # Before Python 3.11.3 such a one turns the next time limit that passes into a cancellation of the service.
+    async def away() -> None:
+        await asyncio.sleep(0)
+        raise Away("gone")
+
+    sessions = 0
+
+    async def session() -> None:
+        nonlocal sessions
+        sessions += 1
+        if sessions == 1:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(away())
+
+    await keep_going(session, asyncio.Event())
+    task = asyncio.current_task()
+    assert sessions == 2
+    assert task is not None
+    assert task.cancelling() == 0
