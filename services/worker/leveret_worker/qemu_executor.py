@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between looks at the image store: an image that has been built is offered without a restart.
 RESCAN = 10.0
+#: Boots of a fresh machine before a build is given up: emulators and kernels fail now and then.
+BOOTS = 3
 
 
 class QemuExecutor:
@@ -130,13 +132,28 @@ class QemuExecutor:
             raise NoSuchImage(str(error)) from error
         spec = self._spec(image)
         about = f"{image.manifest.name} for {spec.architecture} ({spec.accelerator}), image {image.digest[:12]}"
-        try:
-            async with Machine.start(spec, boot, folder / "machine", user=qemu_user(spec.accelerator)) as machine:
-                await machine.wait_port_open(self._config.boot_limit)
-                async with GuestClient.connect(machine.guest_socket, hello_timeout=self._config.boot_limit) as api:
-                    yield Guest(api, _profile(image), about)
-        except MachineError as error:
-            raise GuestApiError(str(error)) from error
+        async with AsyncExitStack() as machine:
+            api = await self._boot(machine, spec, boot, folder / "machine")
+            yield Guest(api, _profile(image), about)
+
+    async def _boot(self, running: AsyncExitStack, spec: MachineSpec, boot: BootFiles, directory: Path) -> GuestClient:
+        """Boot a machine that lasts as long as `running`. One that does not come up is given up for a fresh one."""
+        limit = self._config.boot_limit
+        for boots_left in reversed(range(BOOTS)):
+            try:
+                async with AsyncExitStack() as trial:
+                    started = Machine.start(spec, boot, directory, user=qemu_user(spec.accelerator))
+                    machine = await trial.enter_async_context(started)
+                    await machine.wait_port_open(limit)
+                    client = GuestClient.connect(machine.guest_socket, hello_timeout=limit)
+                    api = await trial.enter_async_context(client)
+                    running.push_async_exit(trial.pop_all())
+                    return api
+            except (MachineError, GuestApiError) as error:
+                if not boots_left:
+                    raise GuestApiError(f"no guest came up in {BOOTS} boots: {error}") from error
+                log.warning("the guest did not come up, booting another", reason=str(error))
+        raise AssertionError("unreachable")
 
 
 def _profile(image: StoredImage) -> Profile:
