@@ -218,8 +218,10 @@ class TestDetours:
     async def test_a_copy_header_changes_no_key(self, vhost: Vhost) -> None:
         """RabbitMQ's CC header routes to more keys; a consumer still sees the guarded one."""
         async with accounts(vhost) as people:
-            assert await people["me"].may_publish(t.SUBMIT, "me.p", b"copied", headers={"CC": ["other.p"]})
-            assert await received(people["intake"], t.INTAKE_SUBMISSIONS) == [("me.p", b"copied")]
+            # RabbitMQ 3.10 lets it pass, 4.0 checks the copy's key too and refuses
+            passed = await people["me"].may_publish(t.SUBMIT, "me.p", b"copied", headers={"CC": ["other.p"]})
+            expected = [("me.p", b"copied")] if passed else []
+            assert await received(people["intake"], t.INTAKE_SUBMISSIONS) == expected
 
     async def test_events_bound_to_the_submissions_exchange_do_not_reach_intake(self, vhost: Vhost) -> None:
         """The broker lets whoever reads the one and writes to the other tie them together."""
