@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from leveret_intake.unserved import unserved
 from leveret_proto.base import Visibility
 from leveret_proto.capability import Requirement
 from leveret_proto.envelope import JSON, Unreadable, describe, unpack_as
@@ -97,9 +98,13 @@ def decide(envelope: Envelope, body: bytes, limits: Limits, default_arch: str = 
         submission=submission,
         manifest=reading.manifest,
         requirement=requirement(reading.manifest, default_arch),
-        warnings=found,
+        warnings=found + unserved(submission, reading.manifest, _text(manifest_text)),
         submitter=envelope.user_id or None,
     )
+
+
+def _text(manifest: bytes | str) -> str:
+    return manifest if isinstance(manifest, str) else manifest.decode(errors="replace")
 
 
 def requirement(manifest: Manifest, default_arch: str) -> Requirement:
