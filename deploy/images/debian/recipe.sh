@@ -6,6 +6,7 @@
 # Out: the archive; progress on standard error. Runs as root, in containers too: no loop mount, no KVM.
 # Called as `recipe.sh print-sources` it only says where it would take packages from. The other words are its own hooks.
 set -eu
+umask 022 # a root file system, whatever the umask of who builds it
 
 # This host's sources of Debian itself (not a third party's), with SUITE in the place of the host's own suite.
 host_sources() {

@@ -10,6 +10,7 @@ from leveret_worker.images.recipes import Recipe, load_recipe
 
 TINY = """\
 echo "making a root for $SUITE from ${MIRROR:-anywhere}" >&2
+umask 022
 tree=$(mktemp -d)
 chmod 755 "$tree" # as a root directory is: an image may be built by a user
 trap 'rm -rf "$tree"' EXIT
