@@ -59,13 +59,20 @@ class SpooledLog:
             data = data[: max(0, self._limit - self._size)]
             data += f"\n[leveret: the log's limit of {self._limit} bytes is reached; the rest is left out]\n".encode()
             self._cut = True
-        os.write(self._fd, data)
-        self._hash.update(data)
-        self._size += len(data)
-        self._wake.set()
+        self._write(data)
         while self._size - self._confirmed > self._backlog:
             self._room.clear()
             await self._room.wait()
+
+    def _write(self, data: bytes) -> None:
+        """Write all of `data`, and count what is really there: a disk that is nearly full takes a part."""
+        rest = memoryview(data)
+        while rest:
+            written = os.write(self._fd, rest)
+            self._hash.update(rest[:written])
+            self._size += written
+            rest = rest[written:]
+            self._wake.set()
 
     async def say(self, line: str) -> None:
         """Add a line of the worker's own."""
@@ -83,19 +90,24 @@ class SpooledLog:
 
     async def deliver(self, send: SendChunk) -> None:
         """Publish until the log is finished and confirmed to its end. `send` returns when a chunk is confirmed."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._publish(send, group)
+        finally:
+            os.close(self._fd)
+
+    async def _publish(self, send: SendChunk, group: asyncio.TaskGroup) -> None:
         window = asyncio.Semaphore(WINDOW)
         offset = 0
         ended = False
-        async with asyncio.TaskGroup() as group:
-            while not ended:
-                await self._more_than(offset)
-                data = await asyncio.to_thread(os.pread, self._fd, CHUNK, offset)
-                ended = self._finished and offset + len(data) == self._size
-                chunk = self._chunk(offset, ended)
-                await window.acquire()
-                group.create_task(self._send_one(send, chunk, data, window))
-                offset += len(data)
-        os.close(self._fd)
+        while not ended:
+            await self._more_than(offset)
+            data = await asyncio.to_thread(os.pread, self._fd, CHUNK, offset)
+            ended = self._finished and offset + len(data) == self._size
+            chunk = self._chunk(offset, ended)
+            await window.acquire()
+            group.create_task(self._send_one(send, chunk, data, window))
+            offset += len(data)
 
     async def _more_than(self, offset: int) -> None:
         """Wait for a full chunk, or a smaller one of a certain age, or the end."""

@@ -1,7 +1,9 @@
 """The spooled log: what is appended is what is published, whatever the sizes, and a slow broker slows the writer."""
 
 import asyncio
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,53 @@ async def test_a_log_cut_off_by_a_crash_has_no_end(tmp_path: Path) -> None:
     await log.deliver(sink)
     assert bytes(sink.content) == b"so far\n"
     assert sink.end is None
+
+
+async def test_a_disk_that_takes_only_a_part_at_a_time_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data[:3])))
+    sink = await through(tmp_path / "log", [b"0123456789", b"abc"])
+    assert bytes(sink.content) == b"0123456789abc"
+    assert sink.end is not None
+
+
+async def test_a_full_disk_is_an_error_and_what_was_written_is_proven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, left = os.write, [4, 0]
+
+    def nearly_full(fd: int, data: bytes) -> int:
+        room = left.pop(0)
+        if not room:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return write(fd, bytes(data[:room]))
+
+    log = SpooledLog(tmp_path / "log", GRANT, "build", limit=10**9, backlog=10**9)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", nearly_full)
+        with pytest.raises(OSError, match="no space left"):
+            await log.append(b"0123456789")
+    log.finish()
+    sink = Sink()
+    await log.deliver(sink)
+    assert bytes(sink.content) == b"0123"
+    assert sink.end is not None
+    assert sink.end.sha256 == hashlib.sha256(b"0123").hexdigest()
+
+
+async def test_a_cancelled_courier_keeps_no_file_open(tmp_path: Path) -> None:
+    async def never(chunk: LogChunk, data: bytes) -> None:
+        await asyncio.Event().wait()
+
+    before = len(os.listdir("/proc/self/fd"))
+    log = SpooledLog(tmp_path / "log", GRANT, "build", limit=10**9, backlog=10**9)
+    async with asyncio.TaskGroup() as group:
+        courier = group.create_task(log.deliver(never))
+        await asyncio.sleep(0)
+        courier.cancel()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1])
