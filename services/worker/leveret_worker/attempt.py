@@ -78,8 +78,12 @@ class Attempt:
         self._build = self._couriers.create_task(self._run_build(executor, mirror, arrived))
         if self._stop is not None:  # stopped before it began
             self._build.cancel()
+        limit = self.grant.time_limit
         try:
-            await asyncio.wait({self._build})
+            _, still_running = await asyncio.wait({self._build}, timeout=limit)
+            if still_running:
+                self.stop(Outcome(JobStatus.TIMEOUT, Reason.TIME_LIMIT, f"the job's limit of {limit:g} s is over"))
+                await asyncio.wait({self._build})
         except asyncio.CancelledError:
             self._build.cancel()
             await asyncio.wait({self._build})
@@ -91,21 +95,17 @@ class Attempt:
     async def _run_build(self, executor: Executor, mirror: Mirror, arrived: float) -> Outcome:
         folder = self._spool.guest
         folder.mkdir(mode=0o711)
-        seconds = self.grant.time_limit
         try:
-            async with asyncio.timeout(seconds) as limit:
-                async with executor.guest(self.grant, folder) as guest:
-                    self._snapshot.started(time.monotonic() - arrived)
-                    self._say()
-                    failpoint("worker.build.started")
-                    return await Build(guest, self.grant, self, mirror, self._config.job_url).run()
+            async with executor.guest(self.grant, folder) as guest:
+                self._snapshot.started(time.monotonic() - arrived)
+                self._say()
+                failpoint("worker.build.started")
+                return await Build(guest, self.grant, self, mirror, self._config.job_url).run()
         except NoSuchImage as error:
             return Outcome(None, Reason.HANDED_BACK, f"image {error} is gone from this worker")
         except GuestApiError as error:
             return Outcome(JobStatus.FAILED, Reason.GUEST_LOST, str(error))
         except Exception as error:
-            if isinstance(error, TimeoutError) and limit.expired():
-                return Outcome(JobStatus.TIMEOUT, Reason.TIME_LIMIT, f"the job's limit of {seconds:g} s is over")
             log.exception("worker fault", job=self.grant.facts.job)
             return Outcome(JobStatus.FAILED, Reason.WORKER_FAULT, f"{type(error).__name__}: {error}")
         finally:
@@ -124,7 +124,7 @@ class Attempt:
 
     def open_log(self, name: str) -> SpooledLog:
         """Begin a log and its courier."""
-        limit, backlog = int(self.grant.log_limit), self._config.backlog_limit
+        limit, backlog = self.grant.log_limit, self._config.backlog_limit
         spooled = SpooledLog(self._spool.log_path(name), self.grant.grant, name, limit=limit, backlog=backlog)
         self._couriers.create_task(spooled.deliver(log_sender(self._bulk, self.grant, name)))
         return spooled
@@ -134,7 +134,7 @@ class Attempt:
         self._snapshot.logs.append(spooled.digest())
 
     async def keep_artifact(self, index: int, path: str, guest: Guest) -> None:
-        limit = int(self.grant.artifact_limit)
+        limit = self.grant.artifact_limit
         data = guest.api.read_file(str(PurePosixPath(guest.profile.home) / path), limit)
         await artifacts.spool(data, self._spool.artifacts, index, path, limit)
 

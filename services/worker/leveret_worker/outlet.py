@@ -24,17 +24,29 @@ class Outlet:
         self._app = app
         self._publisher: Publisher | None = None
         self._connected = asyncio.Event()
+        self._failed = asyncio.Event()
+        self._failure: BrokerAway | None = None
 
     @asynccontextmanager
     async def over(self, publisher: Publisher) -> AsyncIterator[None]:
         """Send through `publisher` for the time of the block."""
         self._publisher = publisher
+        self._failed.clear()
         self._connected.set()
         try:
             yield
         finally:
-            self._connected.clear()
-            self._publisher = None
+            self._drop()
+
+    async def watch(self) -> None:
+        """Raise BrokerAway when the publisher has failed: the broker may close its channel and leave the connection."""
+        await self._failed.wait()
+        assert self._failure is not None
+        raise self._failure
+
+    def _drop(self) -> None:
+        self._connected.clear()
+        self._publisher = None
 
     async def send(self, exchange: str, key: str, parcel: Parcel) -> None:
         """Publish `parcel` and return when it is confirmed, however long that takes. A repeat is the same message."""
@@ -47,9 +59,11 @@ class Outlet:
             try:
                 await publisher.send(exchange, key, parcel, app=self._app)
                 return
-            except BrokerAway:
-                if self._publisher is publisher:  # the session has not noticed yet
-                    await asyncio.sleep(next(delays))
+            except BrokerAway as away:
+                if self._publisher is publisher:
+                    self._drop()
+                    self._failure = away
+                    self._failed.set()
             except (Refused, Unroutable) as error:
                 delay = next(delays)
                 log.warning("not taken, will be repeated", reason=str(error), seconds=round(delay, 1))

@@ -55,9 +55,13 @@ async def run_session(worker: Worker, over: asyncio.Event) -> None:
         publisher = await Publisher.open(control)
         await stack.enter_async_context(worker.control.over(publisher))
         await stack.enter_async_context(worker.bulk.over(await Publisher.open(bulk)))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_speak(worker, queue, publisher, over))
-            group.create_task(_listen(worker, consumer))
+        async with asyncio.TaskGroup() as watching:
+            watchers = [watching.create_task(outlet.watch()) for outlet in (worker.control, worker.bulk)]
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_speak(worker, queue, publisher, over))
+                group.create_task(_listen(worker, consumer))
+            for watcher in watchers:
+                watcher.cancel()
 
 
 class SessionQueue:
