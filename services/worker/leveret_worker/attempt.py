@@ -154,7 +154,10 @@ class Attempt:
     def _end(self, outcome: Outcome, total: float) -> None:
         self._snapshot.timed(total=total)
         self._snapshot.ended(outcome.result, outcome.reason, outcome.detail)
-        self._spool.write_status(self._snapshot.message())
+        try:
+            self._spool.write_status(self._snapshot.message())
+        except OSError as error:  # it is told from memory all the same; only a crash right now would lose it
+            log.error("the spool can't take a result", job=self.grant.facts.job, reason=str(error))
         failpoint("worker.result.spooled")
         self._say()
         log.info("ended", job=self.grant.facts.job, result=outcome.result, reason=outcome.reason)

@@ -7,13 +7,16 @@ from leveret_runtime.service import command
 from leveret_worker.config import Config
 from leveret_worker.executors import make_executor
 from leveret_worker.session import run_session
-from leveret_worker.spool import Spool
+from leveret_worker.spool import Spool, SpoolError
 from leveret_worker.worker import Worker
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
     """Run until `stop` is set and the worker is drained. Builds outlive connections: they belong to the worker."""
-    spool = Spool(config.spool)
+    try:
+        spool = Spool(config.spool)
+    except SpoolError as error:
+        raise SystemExit(f"leveret-worker: {error}") from None
     try:
         worker = Worker(config, make_executor(config), spool)
         over = asyncio.Event()

@@ -107,9 +107,14 @@ class Worker:
             return None
         if not self.slots.take(grant.token):
             log.warning("grant on a token that is not free, handed back", job=grant.facts.job)
-            return _handed_back(grant)
+            return _handed_back(grant, "the slot token was not free")
         spool = self._spool.grant(grant.grant)
-        spool.create(grant)
+        try:
+            spool.create(grant)
+        except OSError as error:
+            # the slot is not freed: the next grant would fare no better
+            log.error("the spool can't take a grant; its slot is out of use", reason=str(error))
+            return _handed_back(grant, f"the worker's spool can't take it: {error.strerror}")
         failpoint("worker.grant.spooled")
         attempt = Attempt(grant, spool, self.config, self.control, self.bulk)
         log.info("granted", job=grant.facts.job, attempt=grant.attempt)
@@ -184,7 +189,7 @@ async def _all_set(events: list[asyncio.Event], seconds: float) -> bool:
     return True
 
 
-def _handed_back(grant: Grant) -> AttemptStatus:
+def _handed_back(grant: Grant, why: str) -> AttemptStatus:
     snapshot = Snapshot(grant)
-    snapshot.ended(None, Reason.HANDED_BACK, "the slot token was not free")
+    snapshot.ended(None, Reason.HANDED_BACK, why)
     return snapshot.message()

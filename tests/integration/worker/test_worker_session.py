@@ -40,7 +40,7 @@ async def dispatcher(vhost: Vhost) -> AsyncIterator[DispatcherPlayed]:
 
 @pytest.fixture
 def start_worker(vhost: Vhost, services: Services, tmp_path: Path) -> StartWorker:
-    async def start(*, failpoint: str | None = None, **environment: str) -> Service:
+    async def start(*, failpoint: str | None = None, ready: bool = True, **environment: str) -> Service:
         given = {
             "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
             "LEVERET_WORKER_NAME": "w1",
@@ -51,7 +51,7 @@ def start_worker(vhost: Vhost, services: Services, tmp_path: Path) -> StartWorke
             "LEVERET_WORKER_DRAIN_LIMIT": "0",
             "LEVERET_WORKER_BEAT_INTERVAL": "0.5",
         }
-        return await services.start("leveret_worker.main", given | environment, failpoint=failpoint)
+        return await services.start("leveret_worker.main", given | environment, failpoint=failpoint, ready=ready)
 
     return start
 
@@ -159,6 +159,39 @@ async def test_a_grant_on_a_used_token_is_handed_back(dispatcher: DispatcherPlay
     await dispatcher.grant(make_grant(beat, FOREVER), ARCH)
     ended = await dispatcher.status("ended")
     assert (ended.result, ended.reason) == (None, "handed-back")
+
+
+async def test_a_spool_that_takes_nothing_costs_no_running_build(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    await start_worker(LEVERET_WORKER_SLOTS="2")
+    beat = await dispatcher.beat(beat=1)
+    go_on = tmp_path / "go-on"
+    manifest = f"image: test/process\ntasks:\n- one: until [ -e {go_on} ]; do sleep 0.05; done\n"
+    running = make_grant(beat, manifest)
+    await dispatcher.grant(running, ARCH)
+    await dispatcher.status("running")
+    grants = tmp_path / "spool" / "grants"
+    grants.rename(tmp_path / "away")
+    await dispatcher.grant(make_grant(beat, FOREVER, token=beat.tokens[1]), ARCH)
+    refused = await dispatcher.status("ended")
+    assert (refused.result, refused.reason) == (None, "handed-back")
+    assert "spool" in (refused.detail or "")
+    # the slot stays out of use: it would only hand back again
+    assert (await dispatcher.beat()).tokens == ()
+    go_on.touch()
+    ended = await dispatcher.status("ended")
+    assert (ended.grant, ended.result) == (running.grant, "success")
+
+
+async def test_a_spool_in_use_is_refused_in_one_line(start_worker: StartWorker, dispatcher: DispatcherPlayed) -> None:
+    await start_worker()
+    await dispatcher.beat(beat=1)
+    second = await start_worker(ready=False)
+    assert await second.wait() == 1
+    said = second.log.read_text()
+    assert "another worker uses this spool" in said
+    assert "Traceback" not in said
 
 
 async def test_an_abandoned_grant_says_nothing_more(dispatcher: DispatcherPlayed, start_worker: StartWorker) -> None:
