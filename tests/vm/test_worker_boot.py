@@ -10,7 +10,7 @@ from leveret_worker import qemu_executor
 from leveret_worker.config import Config
 from leveret_worker.qemu import Machine, MachineError
 from leveret_worker.qemu_executor import BOOTS, QemuExecutor
-from tests.integration.worker.dispatcher_played import make_grant
+from tests.support.dispatcher_played import make_grant
 from tests.support.guest_images import stored_image
 from tests.unit.worker.test_snapshot import BEAT
 

@@ -10,7 +10,7 @@ import pytest
 
 from leveret_proto.messages import Cancel, WorkerBeat
 from leveret_proto.permissions import worker as worker_permissions
-from tests.integration.worker.dispatcher_played import DispatcherPlayed, make_grant
+from tests.support.dispatcher_played import DispatcherPlayed, make_grant
 from tests.support.guest_images import stored_image
 from tests.support.processes import descendants, until_gone
 from tests.support.services import Service, Services

@@ -15,6 +15,7 @@ from leveret_embedded.folder import own_folder
 from leveret_embedded.ports import HOST, reserved_ports
 from leveret_embedded.programs import rabbitmq_programs
 from leveret_embedded.quorum import quorum_queues, until_on_disk
+from leveret_embedded.server import Server
 from leveret_runtime.rabbit_password import HASHING_ALGORITHM, password_hash
 
 ADMINISTRATOR = "admin"
@@ -37,7 +38,7 @@ class BrokerPorts:
 
 
 @dataclass
-class Broker:
+class Broker(Server):
     """A running private broker. `admin_password` belongs to the account `admin`, administrator of every virtual host
     named in the definitions, or of `/` where there are none."""
 
@@ -47,7 +48,7 @@ class Broker:
     management: bool
     _server: Path
     _quorum_queues: set[bytes] = field(repr=False)
-    _child: Child | None = field(default=None, repr=False)
+    KIND = "broker"
 
     @property
     def host(self) -> str:
@@ -56,15 +57,6 @@ class Broker:
     @property
     def port(self) -> int:
         return self.ports.amqp
-
-    @property
-    def pid(self) -> int:
-        """Process id of the broker itself, which `SIGKILL` crashes. Raises RuntimeError before it was started."""
-        return self._started().pid
-
-    @property
-    def running(self) -> bool:
-        return self._child is not None and self._child.running
 
     @property
     def management_url(self) -> str:
@@ -94,30 +86,12 @@ class Broker:
             raise
         self._child = child
 
-    async def stop(self) -> None:
-        if self._child is not None:
-            await self._child.stop()
-
     async def kill(self) -> None:
         """SIGKILL, as a crash would; data and ports stay for `restart`.
 
         Queues declared since the start may be forgotten with their content: `quorum.until_on_disk` waits for them.
         """
         await self._started().kill()
-
-    async def restart(self) -> None:
-        """Starts it again on the same ports and data, after an orderly stop if it still runs."""
-        await self.stop()
-        await self.start()
-
-    async def wait(self) -> int:
-        """Waits, without a limit, until the broker has ended; returns its exit status."""
-        return await self._started().wait()
-
-    def _started(self) -> Child:
-        if self._child is None:
-            raise RuntimeError("the broker was not started")
-        return self._child
 
     def _environment(self) -> dict[str, str]:
         base = self.base

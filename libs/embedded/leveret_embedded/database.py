@@ -16,6 +16,7 @@ from leveret_embedded.child import Child, run_to_end
 from leveret_embedded.folder import own_folder
 from leveret_embedded.ports import HOST, reserved_ports
 from leveret_embedded.programs import Account, postgresql_programs, unprivileged_account
+from leveret_embedded.server import Server
 
 SUPERUSER = "postgres"
 START_LIMIT = 60.0
@@ -30,7 +31,7 @@ class StatementFailedError(RuntimeError):
 
 
 @dataclass
-class DatabaseServer:
+class DatabaseServer(Server):
     """A running private PostgreSQL server. `password` belongs to its superuser, `postgres`."""
 
     base: Path
@@ -40,7 +41,7 @@ class DatabaseServer:
     _programs: Path
     _account: Account | None
     _folder: int
-    _child: Child | None = field(default=None, repr=False)
+    KIND = "database server"
 
     @property
     def host(self) -> str:
@@ -53,15 +54,6 @@ class DatabaseServer:
     @property
     def log(self) -> Path:
         return self.base / "postgresql.log"
-
-    @property
-    def pid(self) -> int:
-        """Process id of the server's first process. Raises RuntimeError before it was started."""
-        return self._started().pid
-
-    @property
-    def running(self) -> bool:
-        return self._child is not None and self._child.running
 
     def dsn(self, database: str, user: str | None = None, password: str | None = None) -> str:
         """A `postgresql://` URL; without a user, that of the superuser."""
@@ -141,8 +133,7 @@ class DatabaseServer:
         self._child = child
 
     async def stop(self) -> None:
-        if self._child is not None:
-            await self._child.stop()
+        await super().stop()
         await self._free_shared_memory()
 
     async def kill(self) -> None:
@@ -154,20 +145,6 @@ class DatabaseServer:
             for pid in family:
                 os.kill(pid, signal.SIGKILL)
         await child.kill()
-
-    async def restart(self) -> None:
-        """Starts it again on the same port and data, after an orderly stop if it still runs."""
-        await self.stop()
-        await self.start()
-
-    async def wait(self) -> int:
-        """Waits, without a limit, until the server has ended; returns its exit status."""
-        return await self._started().wait()
-
-    def _started(self) -> Child:
-        if self._child is None:
-            raise RuntimeError("the database server was not started")
-        return self._child
 
     async def initialise(self) -> None:
         """Makes the data folder, or gives the superuser of the one that is there the password of this run."""

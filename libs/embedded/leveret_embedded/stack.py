@@ -22,6 +22,7 @@ from leveret_embedded.broker import Broker, rabbitmq
 from leveret_embedded.child import Child, ProgramFailedError
 from leveret_embedded.database import DatabaseServer, postgresql
 from leveret_embedded.ports import HOST, reserved_ports
+from leveret_embedded.server import Server
 from leveret_proto import permissions
 from leveret_proto.definitions import definitions
 from leveret_runtime.rabbit_password import password_hash
@@ -256,7 +257,7 @@ async def _running(broker: Broker, database: DatabaseServer, services: Mapping[s
                 stopping.create_task(service.stop())
 
 
-async def _must_run(program: Broker | DatabaseServer, name: str, log: Path) -> None:
+async def _must_run(program: Server, name: str, log: Path) -> None:
     status = await program.wait()
     raise ProgramFailedError(name, f"ended by itself with status {status}", log)
 

@@ -10,7 +10,7 @@ import pytest
 
 from leveret_proto.messages import Abandon, AttemptStatus, Cancel, Refuse, Report, Settle
 from leveret_proto.permissions import worker as worker_permissions
-from tests.integration.worker.dispatcher_played import DispatcherPlayed, make_grant
+from tests.support.dispatcher_played import DispatcherPlayed, make_grant
 from tests.support.proxy import proxy_to
 from tests.support.services import Service, Services
 from tests.support.vhosts import Vhost

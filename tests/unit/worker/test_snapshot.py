@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from leveret_proto.capability import Capabilities
 from leveret_proto.messages import AttemptState, JobStatus, Reason, TaskState, WorkerBeat
 from leveret_worker.snapshot import Snapshot
-from tests.integration.worker.dispatcher_played import make_grant
+from tests.support.dispatcher_played import make_grant
 
 BEAT = WorkerBeat(
     worker="w1",
