@@ -15,6 +15,7 @@ from leveret_proto.messages import (
     JobEvent,
     JobView,
     Message,
+    Standing,
     TaskEvent,
     TaskResult,
     TaskState,
@@ -97,10 +98,9 @@ def _queued(row: JobRow) -> float | None:
     return round(max((row.started_at - row.submitted_at).total_seconds() - boot, 0.0), 3)
 
 
-def ended_job(row: JobRow, manifest: Manifest, at: datetime, links: Links) -> EndedJob:
-    """Make the notifier's message of an ended job."""
+def _standing(row: JobRow, links: Links) -> Standing:
     course = row.course
-    return EndedJob(
+    return Standing(
         facts=row.facts,
         status=course.status,
         reason=course.reason,
@@ -109,6 +109,13 @@ def ended_job(row: JobRow, manifest: Manifest, at: datetime, links: Links) -> En
         worker=course.worker,
         tasks=links.tasks(row, course.tasks),
         artifacts=row.artifacts,
+    )
+
+
+def ended_job(row: JobRow, manifest: Manifest, at: datetime, links: Links) -> EndedJob:
+    """Make the notifier's message of an ended job."""
+    return EndedJob(
+        **dict(_standing(row, links)),
         setup_log_url=links.log(row, SETUP_LOG) if row.started_at else None,
         triggers=manifest.triggers,
         ended_at=at,
@@ -117,16 +124,8 @@ def ended_job(row: JobRow, manifest: Manifest, at: datetime, links: Links) -> En
 
 def view(row: JobRow, links: Links) -> JobView:
     """Make the answer to `show`."""
-    course = row.course
     return JobView(
-        facts=row.facts,
-        status=course.status,
-        reason=course.reason,
-        detail=course.detail,
-        attempt=course.attempt or None,
-        worker=course.worker,
-        tasks=links.tasks(row, course.tasks),
-        artifacts=row.artifacts,
+        **dict(_standing(row, links)),
         timings=row.timings,
         submitted_at=row.submitted_at,
         started_at=row.started_at,

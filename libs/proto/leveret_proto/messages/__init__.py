@@ -25,7 +25,7 @@ from leveret_proto.messages.event import (
     TaskEvent,
     WorkerEvent,
 )
-from leveret_proto.messages.job import Artifact, EndedJob, ReadyJob, TaskResult, Timings
+from leveret_proto.messages.job import Artifact, EndedJob, ReadyJob, Standing, TaskResult, Timings
 from leveret_proto.messages.state import SETUP_LOG, AttemptState, JobStatus, Reason, TaskState
 from leveret_proto.messages.stream import MAX_CHUNK, ArtifactChunk, LogChunk, TailChunk
 from leveret_proto.messages.submission import Submission, SubmissionAccepted, SubmissionRejected
@@ -90,6 +90,7 @@ __all__ = [
     "SealedSecret",
     "Settle",
     "ShowJob",
+    "Standing",
     "Submission",
     "SubmissionAccepted",
     "SubmissionEvent",

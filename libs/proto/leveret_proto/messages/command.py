@@ -4,9 +4,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from leveret_proto.base import Attempt, Bytes, JobFacts, JobId, Message, Name, Part, Sha256, Time, Word
-from leveret_proto.messages.job import Artifact, TaskResult, Timings
-from leveret_proto.messages.state import JobStatus, Reason
+from leveret_proto.base import Attempt, Bytes, JobId, Message, Part, Sha256, Time, Word
+from leveret_proto.messages.job import Standing, Timings
+from leveret_proto.messages.state import JobStatus
 
 
 class CancelJob(Message):
@@ -48,17 +48,9 @@ class LogHistory(Message):
     limit: Annotated[int, Field(ge=1, le=256 * 1024)] = 256 * 1024
 
 
-class JobView(Part):
+class JobView(Standing):
     """A job as it stands."""
 
-    facts: JobFacts
-    status: JobStatus
-    reason: Reason
-    detail: str | None = None
-    attempt: Attempt | None = None
-    worker: Name | None = None
-    tasks: tuple[TaskResult, ...] = ()
-    artifacts: tuple[Artifact, ...] = ()
     timings: Timings | None = None
     submitted_at: Time
     started_at: Time | None = None

@@ -7,8 +7,7 @@ from pydantic import Field
 from leveret_proto.base import Attempt, Bytes, JobFacts, Message, MessageId, Name, Part, Sha256, Time, Visibility, Word
 from leveret_proto.capability import Capabilities
 from leveret_proto.manifest import Diagnostic
-from leveret_proto.messages.job import Artifact, TaskResult, Timings
-from leveret_proto.messages.state import JobStatus, Reason
+from leveret_proto.messages.job import Standing, TaskResult, Timings
 
 Source = Literal["dispatcher", "logsink", "notifier"]
 
@@ -23,19 +22,11 @@ class NumberedEvent(Message):
     at: Time
 
 
-class JobEvent(NumberedEvent):
+class JobEvent(Standing, NumberedEvent):
     """A job moved, or the reason it waits changed. The terminal one carries tasks, artifacts and timings."""
 
     TYPE: ClassVar[str] = "job.event.v1"
 
-    status: JobStatus
-    reason: Reason
-    detail: str | None = None
-    #: None until the first grant.
-    attempt: Attempt | None = None
-    worker: Name | None = None
-    tasks: tuple[TaskResult, ...] = ()
-    artifacts: tuple[Artifact, ...] = ()
     timings: Timings | None = None
     #: Seconds from submission until the last attempt's grant reached its worker.
     queued_seconds: float | None = None

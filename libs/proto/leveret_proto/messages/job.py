@@ -77,19 +77,25 @@ class Timings(Part):
     total: Seconds | None = None
 
 
-class EndedJob(Message):
-    """An ended job with its triggers, for the notifier alone: addresses are nobody else's business."""
-
-    TYPE: ClassVar[str] = "job.ended.v1"
+class Standing(Part):
+    """How a job stands, in an event, a view or a notification."""
 
     facts: JobFacts
     status: JobStatus
     reason: Reason
     detail: str | None = None
+    #: None until the first grant.
     attempt: Attempt | None = None
     worker: Name | None = None
     tasks: tuple[TaskResult, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
+
+
+class EndedJob(Standing, Message):
+    """An ended job with its triggers, for the notifier alone: addresses are nobody else's business."""
+
+    TYPE: ClassVar[str] = "job.ended.v1"
+
     setup_log_url: str | None = None
     triggers: tuple[Trigger, ...] = ()
     ended_at: Time
