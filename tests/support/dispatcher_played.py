@@ -84,6 +84,13 @@ class DispatcherPlayed:
             self.ends[key.task] = chunk
         self.logged.set()
 
+    async def log_shows(self, task: str, text: bytes) -> None:
+        """Wait until `text` has come in the log of `task`."""
+        async with asyncio.timeout(LIMIT):
+            while text not in self.logs.get(task, b""):
+                self.logged.clear()
+                await self.logged.wait()
+
     async def log(self, task: str) -> bytes:
         """The whole log of `task`, once it is there to its proven end."""
         async with asyncio.timeout(LIMIT):

@@ -167,10 +167,10 @@ async def test_a_spool_that_takes_nothing_costs_no_running_build(
     await start_worker(LEVERET_WORKER_SLOTS="2")
     beat = await dispatcher.beat(beat=1)
     go_on = tmp_path / "go-on"
-    manifest = f"image: test/process\ntasks:\n- one: until [ -e {go_on} ]; do sleep 0.05; done\n"
+    manifest = f"image: test/process\ntasks:\n- one: echo begun; until [ -e {go_on} ]; do sleep 0.05; done\n"
     running = make_grant(beat, manifest)
     await dispatcher.grant(running, ARCH)
-    await dispatcher.status("running")
+    await dispatcher.log_shows("one", b"begun")  # from here on the build needs nothing more of the folder
     grants = tmp_path / "spool" / "grants"
     grants.rename(tmp_path / "away")
     await dispatcher.grant(make_grant(beat, FOREVER, token=beat.tokens[1]), ARCH)
