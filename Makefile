@@ -38,16 +38,18 @@ check: python ## style, types, layers, freshness of generated documents; needs n
 	  "python -m leveret_proto.definitions --check deploy/rabbitmq/definitions.json"; \
 	do echo "check: $$step"; $(bin)/$$step; done
 
-bench: setup ## every promise of SPECIFICATION.md with its measured figure
-	@exec $(bin)/python -m bench
+bench: setup ## every promise of SPECIFICATION.md with its measured figure (ARGS: names of measures)
+	@exec $(bin)/python -m bench $(ARGS)
 
 wheel: python ## build the wheel into dist/
 	@$(bin)/python -m hatchling build -t wheel
 
-lock: ## resolve requirements.lock anew; needs uv
+lock: ## resolve requirements.lock and bench/peers/peers.lock anew; needs uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --no-header --extra up --extra test --extra dev pyproject.toml -o requirements.lock
+	cd bench/peers && uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-header peers.in -o peers.lock
 
 clean: ## remove everything that was made in the checkout
-	rm -rf .venv dist demo-artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv bench/.peers dist demo-artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(packages) tests bench examples -name __pycache__ -prune -exec rm -rf {} +

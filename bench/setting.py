@@ -15,7 +15,9 @@ PROCESS_IMAGE = "test/process"
 class Bench:
     """`async with Bench() as bench`: when the block ends, nothing of it is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale_jobs: int) -> None:
+        """`scale_jobs`: the backlog that bench/scale.py makes."""
+        self.scale_jobs = scale_jobs
         self._stack: Stack | None = None
         self._open = AsyncExitStack()
         self.folder = Path()

@@ -7,12 +7,17 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.background import held_open
 from tests.support.databases import Database, new_database, prepared
 from tests.support.services import STASH, Services, services_in
 from tests.support.sources import broker_source, database_source
 from tests.support.vhosts import TestBroker, Vhost, new_vhost
+
+# How long an example takes is the machine's affair, not the code's.
+settings.register_profile("leveret", deadline=None)
+settings.load_profile("leveret")
 
 
 @pytest.fixture(scope="session")

@@ -44,9 +44,8 @@ async def prepared(server: str) -> AsyncIterator[str]:
     yield server
 
 
-@asynccontextmanager
-async def new_database(server: str) -> AsyncIterator[Database]:
-    """A database for the length of the block. `server` is a superuser's DSN; the roles must be there."""
+async def create_database(server: str) -> Database:
+    """A new database. `server` is a superuser's DSN; the roles must be there."""
     name = f"test_{secrets.token_hex(6)}"
     connection = await asyncpg.connect(server, timeout=_LIMIT, command_timeout=_LIMIT)
     try:
@@ -54,12 +53,23 @@ async def new_database(server: str) -> AsyncIterator[Database]:
             await connection.execute(statement)
         for role in ROLES:
             await connection.execute(provisioning.admit(role, name))
-        try:
-            yield Database(_dsn(server, name), name)
-        finally:
-            await connection.execute(f"DROP DATABASE {provisioning.identifier(name)} WITH (FORCE)")
     finally:
         await connection.close()
+    return Database(_dsn(server, name), name)
+
+
+@asynccontextmanager
+async def new_database(server: str) -> AsyncIterator[Database]:
+    """A database for the length of the block. `server` is a superuser's DSN; the roles must be there."""
+    database = await create_database(server)
+    try:
+        yield database
+    finally:
+        connection = await asyncpg.connect(server, timeout=_LIMIT, command_timeout=_LIMIT)
+        try:
+            await connection.execute(f"DROP DATABASE {provisioning.identifier(database.name)} WITH (FORCE)")
+        finally:
+            await connection.close()
 
 
 def _password(server: str, role: str) -> str:

@@ -41,8 +41,11 @@ class Service:
         """Waits for the service's READY=1. Raises ProgramFailedError with the end of its log."""
         await self._child.until_ready(limit)
 
-    async def wait(self, limit: float = READY_LIMIT) -> int:
-        """Waits for its end. Returns the exit status, negative for a signal. Raises TimeoutError."""
+    async def wait(self, limit: float | None = READY_LIMIT) -> int:
+        """Waits for its end; `limit` None: for ever. Returns the exit status, negative for a signal.
+
+        Raises TimeoutError.
+        """
         async with asyncio.timeout(limit):
             return await self._child.wait()
 

@@ -16,7 +16,7 @@ import asyncpg
 
 from leveret_client import Client
 from leveret_embedded.ports import HOST, reserved_ports
-from leveret_proto.permissions import SERVICES, Permissions, submitter, worker
+from leveret_proto.permissions import SERVICES, Permissions, operator, submitter, worker
 from leveret_proto.topology import EVENTS, RECORD
 from tests.support.databases import Database
 from tests.support.journal import Journal
@@ -29,12 +29,14 @@ IMAGE = "test/process"
 JOURNAL = "test.journal"
 LIMIT = 60.0
 SIGNING_KEY = base64.b64encode(bytes(range(32))).decode()
+SECRETS_KEY = base64.b64encode(bytes(range(1, 33))).decode()
 #: In the order of starting: what takes work comes last.
 NAMES = ("logsink", "notifier", "dispatcher", "intake", "worker")
 #: What no test should wait long for: a dead leader, a dead try, the next try.
 _SHORT: dict[str, dict[str, object]] = {
     "intake": {"default_arch": platform.machine()},
-    "dispatcher": {"leader_renew": 0.3, "leader_stale": 1.5, "standby_look": 0.05, "canary": 0.3, "lease": 20},
+    "dispatcher": {"leader_renew": 0.3, "leader_stale": 1.5, "standby_look": 0.05, "canary": 0.3, "lease": 20,
+                   "secrets_key": SECRETS_KEY},
     "logsink": {},
     "notifier": {
         "signing_key": SIGNING_KEY, "allow_private_addresses": True, "webhook_seconds": 2, "smtp_seconds": 2,
@@ -55,7 +57,9 @@ class Accounts(Protocol):
 
 def roles(*workers: str) -> dict[str, Permissions]:
     """The accounts a system needs besides those of its four central services."""
-    return {name: worker(name) for name in workers} | {"submitter": submitter((OWNER,))}
+    return {name: worker(name) for name in workers} | {
+        "submitter": submitter((OWNER,)), "operator": operator(),
+    }  # fmt: skip
 
 
 def manifest(*tasks: tuple[str, str], **others: Any) -> str:

@@ -171,6 +171,31 @@ async def test_aio_pika_follows_what_aio_pika_submitted_with_its_log() -> None:
     assert any(line.startswith(f"{job} hello | Hello from") for line in lines)
 
 
+async def test_the_resuming_subscriber_killed_and_run_again_prints_every_event_once(tmp_path: Path) -> None:
+    command = python("subscribe_resuming.py", tmp_path / "place.json")
+    seqs: list[tuple[str, int]] = []
+    for _ in range(2):
+        job = (await run(*python("publish_pika.py", HELLO)))[1].strip()
+        async with running(*command) as subscriber:  # leaving it kills it
+            assert subscriber.stdout is not None
+            ended = sealed = False
+            while not (ended and sealed):
+                offset, type_, body = (await subscriber.stdout.readline()).decode().split("\t")
+                event = json.loads(body)
+                if event.get("facts", {}).get("job") != int(job):
+                    continue
+                seqs.append((f"{job} {event['source']}", event["seq"]))
+                ended = ended or event.get("status") == "success"
+                sealed = sealed or (type_ == "log.event.v1" and event["task"] == "hello")
+            place = tmp_path / "place.json"
+            while not place.exists() or json.loads(place.read_text()) < int(offset):
+                await asyncio.sleep(0.01)
+    for about in {about for about, _ in seqs}:
+        numbered = [seq for who, seq in seqs if who == about]
+        assert numbered == list(range(1, len(numbered) + 1))
+    assert len({about for about, _ in seqs}) == 4  # two jobs, dispatcher and logsink
+
+
 async def test_a_line_of_shell_submits(faulty: Path) -> None:
     if not shutil.which("amqp-publish"):
         pytest.skip("amqp-publish is not installed (Debian's amqp-tools)")

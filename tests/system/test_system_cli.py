@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from leveret_client import exits
-from tests.support.system import OWNER, System, manifest
+from leveret_proto.topology import INTAKE_SUBMISSIONS
+from tests.support.system import IMAGE, OWNER, WORKER, System, manifest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -106,6 +107,89 @@ async def test_a_job_is_shown_listed_watched_and_cancelled(system: System, tmp_p
     status, out, _ = await leveret(system, "logs", str(job), "--task", "wait")
     assert status == exits.OK
     assert "waiting\n" in out
+
+
+async def test_an_ended_job_is_run_again(system: System, tmp_path: Path) -> None:
+    path = write(tmp_path, manifest(("a", "echo said; exit 3")))
+    status, out, _ = await leveret(system, "submit", path, "--follow", "--json", "--note", "a note")
+    first = json.loads(out.splitlines()[0])["job"]
+    assert status == exits.FAILED
+
+    status, out, errors = await leveret(system, "retry", str(first), "--follow")
+    assert (status, out.count("\nsaid\n")) == (exits.FAILED, 1), errors
+    status, out, _ = await leveret(system, "retry", str(first), "--message-id", "again")
+    assert status == exits.OK
+    second = int(out)
+    assert (await leveret(system, "retry", str(first), "--message-id", "again"))[1] == f"{second}\n"
+    status, out, _ = await leveret(system, "show", str(second), "--json")
+    facts = json.loads(out)["facts"]
+    assert (facts["retry_of"], facts["note"], facts["project"]) == (first, "a note", "default")
+    assert (await leveret(system, "retry", "99999999"))[0] == exits.NOT_FOUND
+
+
+async def test_a_waiting_job_is_explained_and_moved_in_line(system: System, tmp_path: Path) -> None:
+    requires = {"leveret": {"requires": {"tags": ["disk=large"]}}}
+    path = write(tmp_path, manifest(("a", "true"), **requires))
+    jobs = [(await leveret(system, "submit", path))[1].strip() for _ in range(2)]
+    status, out, _ = await leveret(system, "explain", jobs[1])
+    assert status == exits.OK
+    assert out.splitlines()[0].startswith(f"job {jobs[1]}  pending  ")
+    assert "place       2 of the owner's 2 such jobs" in out
+    assert f"worker      {WORKER}  lacks tags disk=large" in out
+    status, out, errors = await leveret(system, "priority", jobs[1], "50")
+    assert (status, out) == (exits.OK, f"job {jobs[1]} waits with priority 50\n"), errors
+    status, out, _ = await leveret(system, "explain", jobs[1], "--json")
+    told = json.loads(out)
+    assert (told["type"], told["place"]["place"], told["job"]["priority"]) == ("reply.explain.v1", 1, 50)
+    assert (await leveret(system, "priority", jobs[1], "-1"))[0] == exits.OK
+    assert (await leveret(system, "priority", jobs[1], "101"))[0] == exits.USAGE
+    status, _, errors = await leveret(system, "retry", jobs[0])
+    assert (status, "only a job that has ended" in errors) == (exits.FAILED, True)
+    for job in jobs:
+        assert (await leveret(system, "cancel", job))[0] == exits.OK
+    status, _, errors = await leveret(system, "priority", jobs[0], "1")
+    assert (status, errors) == (
+        exits.FAILED, f"leveret: job {jobs[0]} is cancelled: only a waiting job has a place in line\n"
+    )  # fmt: skip
+
+
+async def test_workers_are_listed(system: System) -> None:
+    status, out, _ = await leveret(system, "workers")
+    assert status == exits.OK
+    (fields,) = [line.split("\t") for line in out.splitlines() if line.startswith(f"{WORKER}\t")]
+    assert (fields[1], fields[3]) == ("live", "2")
+    assert IMAGE in fields[5]
+    status, out, _ = await leveret(system, "workers", "--json")
+    assert [json.loads(line)["worker"] for line in out.splitlines()] == [WORKER]
+
+
+async def test_dead_letters_are_an_operators_affair(system: System, tmp_path: Path) -> None:
+    status, _, errors = await leveret(system, "dead", "list")
+    assert (status, "may not publish 'dead.~tester'" in errors) == (exits.NOT_FOUND, True)
+    rubbish = tmp_path / "build.yml"
+    rubbish.write_bytes(b"\xc3( rubbish")
+    assert (await leveret(system, "submit", rubbish))[0] == exits.FAILED
+    (row,) = await system.until_rows("select id from dispatch.dead where queue = $1", INTAKE_SUBMISSIONS)
+    letter, operator = str(row["id"]), ("--amqp", system.vhost.url("operator"))
+
+    status, out, errors = await leveret(system, "dead", "list", *operator)
+    assert status == exits.OK, errors
+    (fields,) = [line.split("\t") for line in out.splitlines() if line.startswith(f"{letter}\t")]
+    assert fields[2:4] == [INTAKE_SUBMISSIONS, "intake"]
+    status, out, _ = await leveret(system, "dead", "show", letter, *operator)
+    assert (status, "leveret.submit" in out, "rubbish" in out) == (exits.OK, True, True)
+    assert "\x1b" not in out
+    status, out, _ = await leveret(system, "dead", "show", letter, "--json", *operator)
+    assert json.loads(out)["letter"]["key"] == f"{OWNER}.default"
+
+    # rubbish still: it comes back as another letter
+    status, out, _ = await leveret(system, "dead", "retry", letter, *operator)
+    assert (status, out) == (exits.OK, f"letter {letter} published again\n")
+    (row,) = await system.until_rows("select id from dispatch.dead where queue = $1", INTAKE_SUBMISSIONS)
+    assert row["id"] > int(letter)
+    status, out, errors = await leveret(system, "dead", "drop", str(row["id"]), letter, *operator)
+    assert (status, out) == (exits.FAILED, f"letter {row['id']} dropped\n")
+    assert errors == f"leveret: letter {letter} not dropped: there is no such letter\n"
 
 
 async def test_exit_statuses_tell_what_went_wrong(system: System, tmp_path: Path) -> None:

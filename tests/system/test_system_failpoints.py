@@ -16,7 +16,7 @@ from leveret_dispatcher.failpoints import FAILPOINTS as DISPATCHER
 from leveret_intake.failpoints import FAILPOINTS as INTAKE
 from leveret_logsink.failpoints import FAILPOINTS as LOGSINK
 from leveret_notifier.failpoints import FAILPOINTS as NOTIFIER
-from leveret_proto.messages import JobStatus, LogEvent, Reason
+from leveret_proto.messages import JobEvent, JobStatus, LogEvent, Reason
 from leveret_worker.failpoints import FAILPOINTS as WORKER
 from tests.support.journal import fetch, proven
 from tests.support.sinks import HttpSink
@@ -54,6 +54,16 @@ async def submit_rubbish(scene: Scene) -> None:
         await scene.system.client.submit(b"\xff\xfe\xfd", project="p")
 
 
+async def fail_a_dependency(scene: Scene) -> None:
+    """The job that waits for it waits in vain."""
+    system, gate = scene.system, scene.system.gate()
+    needed = await system.submit(manifest(("fail", f"{gate.script}; exit 1")))
+    waiting = await system.submit(manifest(("a", "true")), depends_on=[needed])
+    scene.others |= {needed: JobStatus.FAILED, waiting: JobStatus.CANCELLED}
+    await system.journal.event(waiting, JobEvent, lambda event: event.reason is Reason.DEPENDENCY)
+    gate.open()
+
+
 async def crash_worker(scene: Scene) -> None:
     """The build is lost half-way, with a log that never ends."""
     scene.attempts = 2
@@ -65,6 +75,7 @@ async def crash_worker(scene: Scene) -> None:
 PROVOKE: dict[str, Callable[[Scene], Coroutine[None, None, None]]] = {
     "dispatcher.commands": cancel_another,
     "dispatcher.dead": submit_rubbish,
+    "dispatcher.waits": fail_a_dependency,
     "dispatcher.beats.before-commit": crash_worker,
     "dispatcher.beats.between-commit-and-publish": crash_worker,
     "logsink.gap": crash_worker,
@@ -137,6 +148,8 @@ async def test_a_lost_attempts_log_is_a_gap_and_keeps_what_came(system: System) 
     gate = system.gate()
     job = await system.submit(manifest(("build", f"echo so far; {gate.script}; echo done")))
     await system.journal.task_runs(job, "build")
+    while b"so far\n" not in (await system.client.history(job, task="build"))[1]:
+        await asyncio.sleep(0.02)  # what is stored is told to followers, and this is none
     await system.running["worker"].kill()
     await system.start("worker")
     lost = await system.journal.event(job, LogEvent, lambda log: (log.attempt, log.task) == (1, "build"))

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from leveret_proto.messages import Cancel, WorkerBeat
 from leveret_proto.permissions import worker as worker_permissions
+from leveret_worker.images import ImageStore
 from tests.support.dispatcher_played import DispatcherPlayed, make_grant
 from tests.support.guest_images import stored_image
+from tests.support.probes import add_image
 from tests.support.processes import descendants, until_gone
 from tests.support.services import Service, Services
 from tests.support.vhosts import Vhost
@@ -152,3 +155,17 @@ async def test_kvm_is_offered_only_where_a_guest_booted_under_it(
         if told:
             break
     assert (beat.capabilities.kvm == ("x86_64",)) == told[0].startswith("kvm: offered")
+
+
+async def test_sighup_has_everything_proved_again(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    store = ImageStore(tmp_path / "images")
+    image = add_image(store, IMAGE)
+    service = await start_worker(LEVERET_WORKER_IMAGES=str(store.root), LEVERET_WORKER_PROBE_INTERVAL="3600")
+    await offering(dispatcher)
+    image.disk.unlink()
+    os.kill(service.pid, signal.SIGHUP)
+    while (await dispatcher.beat()).capabilities.images:
+        pass
+    assert service.running

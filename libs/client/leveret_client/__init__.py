@@ -1,9 +1,11 @@
 """The Python client, and the `leveret` command made of it. Everything goes through the broker."""
 
 from leveret_client.client import Client
+from leveret_client.cursor import Cursor, CursorFile, CursorMemory, CursorStore
 from leveret_client.errors import (
     ClientError,
     CommandRefused,
+    CursorUnusable,
     NoAnswer,
     NotAllowed,
     NotFound,
@@ -11,12 +13,20 @@ from leveret_client.errors import (
     SubmissionFailed,
 )
 from leveret_client.follow import Following, LogBytes
+from leveret_client.replaying import Replayed
+from leveret_client.resuming import Arrival, Wanted, resuming
 from leveret_client.subscription import LogPiece, Subscription
 
 __all__ = [
+    "Arrival",
     "Client",
     "ClientError",
     "CommandRefused",
+    "Cursor",
+    "CursorFile",
+    "CursorMemory",
+    "CursorStore",
+    "CursorUnusable",
     "Following",
     "LogBytes",
     "LogPiece",
@@ -24,6 +34,9 @@ __all__ = [
     "NotAllowed",
     "NotFound",
     "NotReached",
+    "Replayed",
     "SubmissionFailed",
     "Subscription",
+    "Wanted",
+    "resuming",
 ]

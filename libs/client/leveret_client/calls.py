@@ -29,7 +29,7 @@ class Calls:
         async with asyncio.timeout(CONNECT_LIMIT):
             # the broker wants the requests and the reply consumer on one channel
             channel = await on.channel(publisher_confirms=True, on_return_raises=True)
-            calls = cls(Publisher(channel))
+            calls = cls(await Publisher.over(channel))
             replies = await channel.get_queue(REPLY_TO, ensure=False)
             await replies.consume(calls._on_reply, no_ack=True)
         return calls

@@ -4,6 +4,8 @@ import base64
 import binascii
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,27 +16,56 @@ from leveret_client.calls import APP, Calls
 from leveret_client.errors import CommandRefused, NoAnswer, NotFound, NotReached, SubmissionFailed, plain
 from leveret_client.follow import Following, LogBytes
 from leveret_client.following import follow
+from leveret_client.replaying import Replayed, events_of
+from leveret_client.sealed import sealed_for
 from leveret_client.subscription import Subscription
 from leveret_proto import keys
 from leveret_proto.base import Visibility
 from leveret_proto.envelope import Parcel, pack
 from leveret_proto.ids import message_id as new_message_id
+from leveret_proto.manifest import Trigger
 from leveret_proto.messages import (
+    AskSecretsKey,
     CancelJob,
     CancelReply,
+    CloseGroup,
     CommandFailed,
+    DeadDoneReply,
+    DeadListReply,
+    DeadReply,
+    DropDead,
     Event,
+    ExplainJob,
+    ExplainReply,
+    GroupReply,
+    GroupView,
     HistoryReply,
     JobReply,
     JobStatus,
     JobView,
+    ListDead,
     ListJobs,
     ListReply,
+    ListSecrets,
+    ListWorkers,
     LogHistory,
     Message,
+    PrioritizeJob,
+    RemoveSecret,
+    Replay,
+    ReplayReply,
+    RetryDead,
+    RetryJob,
+    SecretKind,
+    SecretsKeyReply,
+    SecretsReply,
+    SecretView,
+    ShowDead,
     ShowJob,
     SubmissionAccepted,
     SubmissionRejected,
+    WorkersReply,
+    WorkerView,
 )
 from leveret_proto.messages.stream import MAX_CHUNK
 from leveret_proto.topology import COMMANDS, SUBMIT
@@ -97,11 +128,15 @@ class Client:
         visibility: Visibility = Visibility.UNLISTED,
         priority: int = 0,
         secrets: bool = True,
+        depends_on: Sequence[int] = (),
+        group: str | None = None,
         message_id: str | None = None,
     ) -> SubmissionAccepted:
         """Submit a manifest for this owner.
 
         Args:
+            depends_on: jobs of this owner that must succeed first.
+            group: joins the owner's group of this name; see `close_group`.
             message_id: submitting the same manifest again under it gives the same job; a new one by default.
 
         Raises:
@@ -113,6 +148,10 @@ class Client:
             headers["note"] = note
         if tags:
             headers["tags"] = list(tags)
+        if depends_on:
+            headers["depends_on"] = list(depends_on)
+        if group is not None:
+            headers["group"] = group
         parcel = Parcel(body, "", "application/yaml", headers, message_id or new_message_id())
         answer = await self._opened.ask(SUBMIT, keys.submission(self.owner, project), parcel, self._limit)
         if isinstance(answer, SubmissionRejected):
@@ -135,6 +174,105 @@ class Client:
         """Cancel the job. Raises NotFound."""
         return await self._command("cancel", CancelJob(job=job), CancelReply)
 
+    async def retry(self, job: int, *, message_id: str | None = None) -> SubmissionAccepted:
+        """Submit the manifest of an ended job again, as a new job.
+
+        Args:
+            message_id: retrying again under it gives the same new job; a new one by default.
+
+        Raises:
+            NotFound: there is no such job of this owner.
+            CommandRefused: it has not ended.
+            SubmissionFailed: its manifest is accepted no more.
+        """
+        return await self._command("retry", RetryJob(job=job), SubmissionAccepted, message_id)
+
+    async def prioritize(self, job: int, priority: int) -> JobView:
+        """Change the priority (-100 to 100) of a waiting job. Raises NotFound, CommandRefused."""
+        return (await self._command("priority", PrioritizeJob(job=job, priority=priority), JobReply)).job
+
+    async def explain(self, job: int) -> ExplainReply:
+        """Say why a job waits, where it stands in line, and how the workers stand beside it. Raises NotFound."""
+        return await self._command("explain", ExplainJob(job=job), ExplainReply)
+
+    async def workers(self) -> tuple[WorkerView, ...]:
+        """Give the live workers by name."""
+        found: list[WorkerView] = []
+        while True:
+            page = await self._command("workers", ListWorkers(after=found[-1].worker if found else None), WorkersReply)
+            found += page.workers
+            if not page.more or not page.workers:
+                return tuple(found)
+
+    async def close_group(
+        self,
+        group: str,
+        *,
+        size: int,
+        triggers: Sequence[Trigger] = (),
+        visibility: Visibility = Visibility.UNLISTED,
+        note: str | None = None,
+    ) -> GroupView:
+        """Say how many jobs (1 to 512) a group has and what to do when all have ended; give the group as it stands.
+
+        Raises:
+            CommandRefused: it was closed in other words before, or has more jobs already.
+        """
+        said = CloseGroup(group=group, size=size, triggers=tuple(triggers), visibility=visibility, note=note)
+        return (await self._command("group", said, GroupReply)).group
+
+    async def add_secret(
+        self,
+        value: bytes,
+        kind: SecretKind,
+        *,
+        name: str | None = None,
+        path: str | None = None,
+        mode: int | None = None,
+        message_id: str | None = None,
+    ) -> SecretView:
+        """Have a secret kept for this owner; the value leaves this process sealed.
+
+        Args:
+            value: at most MAX_SECRET bytes.
+            name: 4 to 511 bytes, unique among the owner's; None: known by its UUID alone.
+            path: for a file: where the guest gets it, absolute or from the build user's home.
+            mode: for a file: its permission bits; 0600 by default.
+            message_id: adding again under it keeps the secret once; a new one by default.
+
+        Raises:
+            CommandRefused: the name is taken, something about the secret is wrong, or secrets are not kept here.
+        """
+        key = (await self._command("secrets", AskSecretsKey(), SecretsKeyReply)).public_key
+        command = sealed_for(key, value, kind, name, path, mode)
+        return (await self._command("secrets", command, SecretsReply, message_id)).secrets[0]
+
+    async def list_secrets(self) -> tuple[SecretView, ...]:
+        """Give the owner's secrets, oldest first, without their values."""
+        return (await self._command("secrets", ListSecrets(), SecretsReply)).secrets
+
+    async def remove_secret(self, secret: str) -> SecretView:
+        """Have the owner's secret of this name or UUID forgotten, and give what it was. Raises NotFound."""
+        return (await self._command("secrets", RemoveSecret(secret=secret), SecretsReply)).secrets[0]
+
+    async def dead_letters(
+        self, *, before: int | None = None, limit: int = 50, queue: str | None = None
+    ) -> DeadListReply:
+        """Give dead letters, newest first: at most `limit` (1 to 500). For operators' accounts, as the next three."""
+        return await self._command("dead", ListDead(before=before, limit=limit, queue=queue), DeadListReply)
+
+    async def dead_letter(self, letter: int) -> DeadReply:
+        """Give a dead letter with its history and what was kept of its body. Raises NotFound."""
+        return await self._command("dead", ShowDead(letter=letter), DeadReply)
+
+    async def retry_dead(self, letters: Sequence[int]) -> DeadDoneReply:
+        """Have 1 to 500 dead letters published again as they came."""
+        return await self._command("dead", RetryDead(letters=tuple(letters)), DeadDoneReply)
+
+    async def drop_dead(self, letters: Sequence[int]) -> DeadDoneReply:
+        """Have 1 to 500 dead letters forgotten."""
+        return await self._command("dead", DropDead(letters=tuple(letters)), DeadDoneReply)
+
     async def history(
         self, job: int, *, attempt: int | None = None, task: str | None = None, offset: int = 0, limit: int = MAX_CHUNK
     ) -> tuple[HistoryReply, bytes]:
@@ -145,6 +283,54 @@ class Client:
             return reply, base64.b64decode(reply.data or "", validate=True)
         except binascii.Error:
             raise NoAnswer("the answer's data is not base64") from None
+
+    async def replay(
+        self,
+        *,
+        since: datetime | None = None,
+        after: int | None = None,
+        job: int | None = None,
+        public: bool = False,
+        workers: bool = False,
+    ) -> AsyncIterator[Replayed]:
+        """Give the owner's events of the past up to now, in the order they were recorded, each with its place.
+
+        An event that was published twice comes twice; `resuming` drops repeats, and goes on with what happens next.
+
+        Args:
+            since: only events of this time or later. With neither this nor `after`: all that are kept.
+            after: only those past this place.
+            job: of the events about jobs, only this one's.
+            public: everybody's public jobs, too.
+            workers: workers, too.
+        """
+        missed = False
+        while True:
+            page = await self.replay_page(since=since, after=after, job=job, public=public, workers=workers)
+            missed = missed or page.truncated
+            for offset, event in events_of(page):
+                yield Replayed(offset, event, missed)
+                missed = False
+            if page.end:
+                return
+            after = after if page.next is None else page.next
+
+    async def replay_page(
+        self,
+        *,
+        since: datetime | None = None,
+        after: int | None = None,
+        job: int | None = None,
+        public: bool = False,
+        workers: bool = False,
+        limit: int = 500,
+    ) -> ReplayReply:
+        """Give a page of what `replay` gives: at most `limit` (1 to 1000) events, where to go on, whether that was all.
+
+        A page may be empty though it is not the last. Give `since` with every page of one reading.
+        """
+        asked = Replay(after=after, since=since, job=job, public=public, workers=workers, limit=limit)
+        return await self._command("replay", asked, ReplayReply)
 
     async def subscribe(self) -> Subscription:
         """Open a subscription, bound to nothing yet."""
@@ -162,10 +348,15 @@ class Client:
         async for shown in follow(self, job, state or Following(job), subscription):
             yield shown
 
-    async def _command(self, word: str, message: Message, answer: type[R]) -> R:
-        reply = await self._opened.ask(COMMANDS, keys.command(word, self.owner), pack(message), self._limit)
+    async def _command(self, word: str, message: Message, answer: type[R], message_id: str | None = None) -> R:
+        parcel = pack(message)
+        if message_id is not None:
+            parcel = replace(parcel, message_id=message_id)
+        reply = await self._opened.ask(COMMANDS, keys.command(word, self.owner), parcel, self._limit)
         if isinstance(reply, CommandFailed):
             raise NotFound(reply.message) if reply.code == "not-found" else CommandRefused(reply.message)
+        if isinstance(reply, SubmissionRejected):
+            raise SubmissionFailed(reply)
         return _expected(answer, reply)
 
     @property

@@ -30,6 +30,10 @@ class CommandRefused(ClientError):
     """A service can't do what was asked; the text is its own."""
 
 
+class CursorUnusable(ClientError):
+    """A subscriber's cursor can't be read or kept; the text says what to do."""
+
+
 class SubmissionFailed(ClientError):
     """A manifest became no job. `answer` holds every fault."""
 

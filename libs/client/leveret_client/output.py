@@ -16,6 +16,7 @@ from leveret_proto.messages import (
     SETUP_LOG,
     DeliveryEvent,
     Event,
+    GroupEvent,
     JobEvent,
     JobStatus,
     JobView,
@@ -189,6 +190,9 @@ def describe(event: Event) -> tuple[str, str]:
         return event.status, f"{event.action}, try {event.tries}" + (f": {event.detail}" if event.detail else "")
     if isinstance(event, SubmissionEvent):
         return "rejected", f"{event.owner}/{event.project}: {event.message}"
+    if isinstance(event, GroupEvent):
+        group = event.group
+        return group.state, f"group {group.group} of {len(group.jobs)} jobs"
     return event.state, f"worker {event.worker}" + (f": {event.detail}" if event.detail else "")
 
 

@@ -14,6 +14,7 @@ from leveret_client import exits
 from leveret_client.errors import (
     ClientError,
     CommandRefused,
+    CursorUnusable,
     NoAnswer,
     NotAllowed,
     NotFound,
@@ -27,6 +28,7 @@ _STATUS: dict[type[ClientError], int] = {
     NotAllowed: exits.NOT_FOUND,
     NotFound: exits.NOT_FOUND,
     CommandRefused: exits.FAILED,
+    CursorUnusable: exits.USAGE,
     SubmissionFailed: exits.FAILED,
 }
 

@@ -11,15 +11,9 @@ from leveret_client.errors import NotAllowed
 from leveret_proto.base import Visibility
 from leveret_proto.envelope import Unreadable, unpack, unpack_headers
 from leveret_proto.messages import (
-    DeliveryEvent,
     Event,
-    JobEvent,
     JobFacts,
-    LogEvent,
-    SubmissionEvent,
     TailChunk,
-    TaskEvent,
-    WorkerEvent,
 )
 from leveret_proto.topology import EVENTS, MIB, TAIL
 from leveret_proto.words import escape
@@ -30,7 +24,8 @@ BACKLOG = 64 * MIB
 PREFETCH = 200
 #: Kinds of events about an owner's jobs.
 JOB_KINDS = ("job", "task", "log", "delivery")
-_EVENTS = (JobEvent, TaskEvent, LogEvent, DeliveryEvent, SubmissionEvent, WorkerEvent)
+#: Kinds of an owner's other events.
+OTHER_KINDS = ("submission", "group")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +54,14 @@ class Subscription:
         return cls(queue, await Consumer.open(on, queue.name, prefetch=PREFETCH))
 
     async def bind_owner(self, owner: str, visibilities: Iterable[Visibility] = Visibility) -> None:
-        """Bind every event about the jobs and submissions of `owner` that have one of `visibilities`."""
+        """Bind every event about the jobs, groups and submissions of `owner` that have one of `visibilities`."""
         for visibility in visibilities:
-            for kind in (*JOB_KINDS, "submission"):
+            for kind in (*JOB_KINDS, *OTHER_KINDS):
                 await self._bind(EVENTS, f"{kind}.{visibility}.{escape(owner)}.#")
 
     async def bind_public(self) -> None:
         """Bind every public event, whoever's job it is."""
-        for kind in (*JOB_KINDS, "submission"):
+        for kind in (*JOB_KINDS, *OTHER_KINDS):
             await self._bind(EVENTS, f"{kind}.{Visibility.PUBLIC}.*.#")
 
     async def bind_workers(self) -> None:
@@ -116,4 +111,4 @@ def _read(message: AbstractIncomingMessage) -> Event | LogPiece | None:
         read = unpack(message.body, message.type)
     except Unreadable:
         return None
-    return read if isinstance(read, _EVENTS) else None
+    return read if isinstance(read, Event) else None

@@ -30,7 +30,7 @@ from leveret_runtime.rabbit_password import password_hash
 VHOST = "leveret"
 DATABASE = "leveret"
 WORKER = "local"
-SUBMITTER = "submitter"
+OPERATOR = "operator"
 #: Each central service, the schema it owns, and the module it runs as.
 SCHEMAS: dict[permissions.Service, str] = {
     "intake": "intake",
@@ -161,7 +161,7 @@ class Stack:
 
     base: Path
     owner: str
-    #: For clients that submit for `owner` and follow its jobs.
+    #: For whoever runs the stack: an operator's account, which may submit for any owner and look after dead letters.
     amqp_url: str
     #: For an administrator of the broker.
     admin_url: str
@@ -183,7 +183,7 @@ class Stack:
 
         Args:
             base: folder for data and logs, made if missing. Data found there is used again.
-            owner: for whom `amqp_url` may submit.
+            owner: for whom clients submit unless told otherwise.
             progress: is told each step, and each restart, in a line.
 
         Raises:
@@ -192,7 +192,7 @@ class Stack:
         options = options or Options()
         base = base.absolute()
         base.mkdir(parents=True, exist_ok=True, mode=0o700)
-        passwords = {name: secrets.token_urlsafe(24) for name in (*SCHEMAS, WORKER, SUBMITTER)}
+        passwords = {name: secrets.token_urlsafe(24) for name in (*SCHEMAS, WORKER, OPERATOR)}
         try:
             with _locked(base), reserved_ports(1) as (port,):
                 _make_folders(base, options.fresh)
@@ -200,7 +200,7 @@ class Stack:
                 async with postgresql(base / "postgresql", fsync=options.fsync) as database:
                     await _provision(database, passwords)
                     progress("starting RabbitMQ")
-                    document = _definitions(owner, passwords)
+                    document = _definitions(passwords)
                     async with rabbitmq(base / "rabbitmq", definitions=document) as broker:
                         progress("starting the services")
                         services = {
@@ -212,7 +212,7 @@ class Stack:
                         stack = cls(
                             base=base,
                             owner=owner,
-                            amqp_url=broker.amqp_url(SUBMITTER, passwords[SUBMITTER], VHOST),
+                            amqp_url=broker.amqp_url(OPERATOR, passwords[OPERATOR], VHOST),
                             admin_url=broker.amqp_url(vhost=VHOST),
                             database_url=database.dsn(DATABASE),
                             logs_url=_logs_url(port),
@@ -295,9 +295,9 @@ async def _provision(database: DatabaseServer, passwords: Mapping[str, str]) -> 
         )
 
 
-def _definitions(owner: str, passwords: Mapping[str, str]) -> dict[str, object]:
+def _definitions(passwords: Mapping[str, str]) -> dict[str, object]:
     granted = {str(name): permissions.service(name) for name in permissions.SERVICES}
-    granted |= {WORKER: permissions.worker(WORKER), SUBMITTER: permissions.submitter((owner,))}
+    granted |= {WORKER: permissions.worker(WORKER), OPERATOR: permissions.operator()}
     return definitions(VHOST, {name: (password_hash(passwords[name]), rights) for name, rights in granted.items()})
 
 
@@ -313,9 +313,9 @@ def _environments(
     ours = {name: value for name, value in os.environ.items() if not name.startswith("LEVERET_")}
     own: dict[str, dict[str, str]] = {
         "intake": {},
-        "dispatcher": {"LOGS_URL": _logs_url(port)},
+        "dispatcher": {"LOGS_URL": _logs_url(port), "SECRETS_KEY": _kept_key(base / "secrets-key")},
         "logsink": {"STORAGE": str(base / "storage"), "HOST": HOST, "PORT": str(port), "LOGS_URL": _logs_url(port)},
-        "notifier": {"SIGNING_KEY": _signing_key(base)},
+        "notifier": {"SIGNING_KEY": _kept_key(base / "signing-key")},
     }
     environments = {"worker": options.worker_environment(base / "spool")}
     environments["worker"]["LEVERET_WORKER_AMQP_URL"] = broker.amqp_url(WORKER, passwords[WORKER], VHOST)
@@ -326,9 +326,8 @@ def _environments(
     return {name: ours | given | dict(options.environment) for name, given in environments.items()}
 
 
-def _signing_key(base: Path) -> str:
-    """The key that signs webhooks, kept with the data: receivers know its public half."""
-    path = base / "signing-key"
+def _kept_key(path: Path) -> str:
+    """A key of 32 random bytes that stays the same as long as the data."""
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(base64.b64encode(secrets.token_bytes(32)).decode())

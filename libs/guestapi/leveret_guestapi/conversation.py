@@ -7,7 +7,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from leveret_guestapi.codec import (
     CANCEL,
@@ -245,13 +245,13 @@ class Conversation(asyncio.BufferedProtocol):
     # --- The stream (asyncio.BufferedProtocol) ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # a stream's transport, of whatever event loop: not every one's is a subclass of asyncio's
+        self._transport = stream = cast(asyncio.Transport, transport)
         self._writable = True
         self._lost.clear()
-        transport.set_write_buffer_limits(WRITE_BUFFER)
+        stream.set_write_buffer_limits(WRITE_BUFFER)
         if self.failure is not None:
-            transport.abort()
+            stream.abort()
             return
         self._link.open_connection()
         self._flush()

@@ -15,6 +15,7 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from leveret_proto.envelope import JSON, RAW
+from leveret_proto.keys import command_word
 from leveret_proto.messages import MAX_CHUNK, REGISTRY, ArtifactChunk, LogChunk, Message, TailChunk
 from leveret_proto.topology import COMMANDS, EVENTS, EXCHANGES, QUEUES, RECORD, SUBMIT, Exchange, Queue
 
@@ -29,6 +30,7 @@ EVENT_KEYS = {
     "delivery.event.v1": "delivery.{visibility}.{owner}.{job}.{status}",
     "submission.event.v1": "submission.{visibility}.{owner}.rejected",
     "worker.event.v1": "worker.{worker}.{state}",
+    "group.event.v1": "group.{visibility}.{owner}.{group}.{status}",
 }
 _REPLIES = "replies"
 _ASKED = {SUBMIT: "submission.", COMMANDS: "reply."}  # exchange → head of the types that answer what it takes
@@ -77,7 +79,7 @@ def _addresses(exchange: Exchange) -> list[_Address]:
             _Address(f"{exchange.name}.{type_.partition('.')[0]}", EVENT_KEYS[type_], (type_,))
             for type_ in exchange.messages
         ]
-    key = exchange.key.replace("<kvm or any>", "<kvm>").replace("<queue or service>", "<queue>")
+    key = re.sub(r"<(\w+) or \w+>", r"<\1>", exchange.key)
     return [_Address(exchange.name, key.replace("<", "{").replace(">", "}"), exchange.messages)]
 
 
@@ -125,14 +127,18 @@ def _queue_channel(queue: Queue) -> dict[str, Any]:
 def _arriving(queue: Queue) -> tuple[str, ...]:
     """Give the types that reach `queue`: all of an exchange, less those its pattern's first word shuts out."""
     crossing = {exchange.name: exchange.messages for exchange in EXCHANGES}
-    heads = {EVENTS: 0, RECORD: 0, COMMANDS: 1}  # exchange → part of the type that the key begins with
+    heads = {EVENTS: _first_word, RECORD: _first_word, COMMANDS: command_word}  # the word that a key begins with
     found: list[str] = []
     for exchange, pattern in queue.bindings:
         head = pattern.partition(".")[0]
         for type_ in crossing[exchange]:
-            if head == "#" or exchange not in heads or type_.split(".")[heads[exchange]] == head:
+            if head == "#" or exchange not in heads or heads[exchange](type_) == head:
                 found.append(type_)
     return tuple(found)
+
+
+def _first_word(type_: str) -> str:
+    return type_.partition(".")[0]
 
 
 def _operations() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -83,5 +83,8 @@ class JobFacts(Part):
     submission: MessageId
     tags: tuple[Tag, ...] = ()
     note: Note | None = None
+    group: Word | None = None
+    #: The job that this one repeats.
+    retry_of: JobId | None = None
     #: The unguessable word in the links to the job's logs and artifacts.
     link: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")]

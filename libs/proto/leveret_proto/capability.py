@@ -9,6 +9,10 @@ from typing import NamedTuple
 from leveret_proto.base import Image, Name, Part, Tag
 from leveret_proto.words import escape, join
 
+#: The tag that jobs with secrets require, and that a session carries whose beat names a public key to seal them to.
+#: No manifest can ask for it: there, tags have no spaces.
+SECRETS_TAG = "sealed secrets"
+
 
 class Requirement(Part):
     """What a job needs of a worker. `arch` and `image` are canonical names, synonyms already resolved."""

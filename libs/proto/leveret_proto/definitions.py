@@ -115,6 +115,7 @@ def main(arguments: list[str]) -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--worker", metavar="NAME", help="a worker host; the account has the worker's name")
     what.add_argument("--submitter", metavar="ACCOUNT", help="submits for OWNERs and follows them")
+    what.add_argument("--operator", metavar="ACCOUNT", help="gives every command, for any owner, and sees every event")
     what.add_argument("--subscriber", metavar="ACCOUNT", help="follows OWNERs, with durable queues if it likes")
     what.add_argument("--check", metavar="FILE", type=Path, help="exit 1 where FILE is not the current template")
     parser.add_argument("owners", metavar="OWNER", nargs="*")
@@ -125,6 +126,8 @@ def main(arguments: list[str]) -> int:
         made = access(given.vhost, {given.worker: permissions.worker(given.worker)})
     elif given.submitter:
         made = access(given.vhost, {given.submitter: permissions.submitter(tuple(given.owners))})
+    elif given.operator:
+        made = access(given.vhost, {given.operator: permissions.operator()})
     elif given.subscriber:
         made = access(given.vhost, {given.subscriber: permissions.subscriber(given.subscriber, tuple(given.owners))})
     else:

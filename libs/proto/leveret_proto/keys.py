@@ -76,6 +76,11 @@ def command(name: str, owner: str) -> str:
     return join(escape(name), escape(owner))
 
 
+def command_word(type_: str) -> str:
+    """Give the routing word of a command's type: `command.dead-list.v1` goes under `dead`."""
+    return type_.split(".")[1].partition("-")[0]
+
+
 def log_chunk(worker: str, job: int, attempt: int, task: str) -> str:
     return join(f"{partition(job):02}", escape(worker), str(job), str(attempt), escape(task))
 
@@ -106,6 +111,10 @@ def delivery_event(visibility: str, owner: str, job: int, status: str) -> str:
 
 def submission_event(visibility: str, owner: str) -> str:
     return join("submission", visibility, escape(owner), "rejected")
+
+
+def group_event(visibility: str, owner: str, group: str, state: str) -> str:
+    return join("group", visibility, escape(owner), escape(group), state)
 
 
 def worker_event(name: str, state: str) -> str:

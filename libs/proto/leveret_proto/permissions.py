@@ -54,10 +54,14 @@ _ANSWERING = ("intake", "dispatcher", "logsink")
 #: What each service publishes to.
 _WRITES: dict[Service, tuple[str, ...]] = {
     "intake": (t.JOBS, t.RECORD, t.EVENTS, t.DEAD),
-    "dispatcher": (t.WORK, t.CONTROL, t.RECORD, t.EVENTS, t.NOTIFY, t.DEAD),
+    # a retried job is submitted again, and a dead letter goes back to where it had been published
+    "dispatcher": tuple(exchange.name for exchange in t.EXCHANGES),
     "logsink": (t.TAIL, t.RECORD, t.EVENTS, t.DEAD),
     "notifier": (t.RECORD, t.EVENTS, t.DEAD),
 }
+
+#: What a service reads besides its own queues.
+_READS: dict[Service, tuple[str, ...]] = {"logsink": (t.REPLAY,)}
 
 
 def service(name: Service) -> Permissions:
@@ -65,7 +69,7 @@ def service(name: Service) -> Permissions:
     return Permissions(
         configure=NOTHING,
         write=_any(*_exact(*_WRITES[name]), *([_REPLIES] if name in _ANSWERING else [])),
-        read=_any(f"leveret\\.{name}\\..*"),
+        read=_any(f"leveret\\.{name}\\..*", *_exact(*_READS.get(name, ()))),
     )
 
 
@@ -102,8 +106,23 @@ def submitter(owners: tuple[str, ...]) -> Permissions:
         read=_any(*_exact(t.EVENTS, t.TAIL), _UNNAMED),
         topics=(
             TopicGrant(t.SUBMIT, write=f"^{own}\\.[^.]+$", read=NOTHING),
-            TopicGrant(t.COMMANDS, write=f"^[a-z]+\\.{own}$", read=NOTHING),
+            TopicGrant(t.COMMANDS, write=f"^({'|'.join((*t.OWNER_WORDS, *t.LOGSINK_WORDS))})\\.{own}$", read=NOTHING),
             *_following(own),
+        ),
+    )
+
+
+def operator() -> Permissions:
+    """Give the permissions of an operator's account: every command, on behalf of any owner, and every event."""
+    return Permissions(
+        configure=_any(_UNNAMED),
+        write=_any(*_exact(t.SUBMIT, t.COMMANDS), _UNNAMED),
+        read=_any(*_exact(t.EVENTS, t.TAIL), _UNNAMED),
+        topics=(
+            TopicGrant(t.SUBMIT, write="^[^.]+\\.[^.]+$", read=NOTHING),
+            TopicGrant(t.COMMANDS, write="^[a-z]+\\.[^.]+$", read=NOTHING),
+            TopicGrant(t.EVENTS, write=NOTHING, read=".*"),
+            TopicGrant(t.TAIL, write=NOTHING, read=".*"),
         ),
     )
 
@@ -129,7 +148,7 @@ def _own(owners: tuple[str, ...]) -> str:
 def _following(own: str) -> tuple[TopicGrant, ...]:
     """Give what a follower may bind: public jobs of anyone, all jobs of its `own`, workers."""
     seen = f"(public\\.[^.]+|(private|unlisted)\\.{own})"
-    events = f"^((job|task|log|delivery|submission)\\.{seen}(\\..*)?|worker\\..*)$"
+    events = f"^((job|task|log|delivery|submission|group)\\.{seen}(\\..*)?|worker\\..*)$"
     return (
         TopicGrant(t.EVENTS, write=NOTHING, read=events),
         TopicGrant(t.TAIL, write=NOTHING, read=f"^{seen}\\..*$"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from leveret_proto.keys import PARTITIONS
+from leveret_proto.messages.state import JobStatus
 
 SUBMIT = "leveret.submit"
 JOBS = "leveret.jobs"
@@ -58,7 +59,13 @@ EXCHANGES: tuple[Exchange, ...] = (
         COMMANDS,
         "Commands; answers go to `reply_to`.",
         "<command>.<owner>",
-        ("command.cancel.v1", "command.show.v1", "command.list.v1", "command.history.v1"),
+        (
+            "command.cancel.v1", "command.show.v1", "command.list.v1", "command.retry.v1", "command.priority.v1",
+            "command.explain.v1", "command.workers.v1", "command.group.v1",
+            "command.secrets-key.v1", "command.secrets-add.v1", "command.secrets-list.v1", "command.secrets-rm.v1",
+            "command.dead-list.v1", "command.dead-show.v1", "command.dead-retry.v1", "command.dead-drop.v1",
+            "command.history.v1", "command.replay.v1",
+        ),
         public=True,
     ),
     Exchange(LOGS, "Log chunks.", "<partition>.<worker>.<job>.<attempt>.<task>", ("log.chunk.v1",)),
@@ -70,7 +77,7 @@ EXCHANGES: tuple[Exchange, ...] = (
         "as leveret.events",
         (
             "job.event.v1", "task.event.v1", "log.event.v1",
-            "delivery.event.v1", "submission.event.v1", "worker.event.v1",
+            "delivery.event.v1", "submission.event.v1", "worker.event.v1", "group.event.v1",
         ),
     ),
     Exchange(
@@ -79,11 +86,12 @@ EXCHANGES: tuple[Exchange, ...] = (
         "job.<visibility>.<owner>.<job>.<status> and its kin (docs/events.md)",
         (
             "job.event.v1", "task.event.v1", "log.event.v1",
-            "delivery.event.v1", "submission.event.v1", "worker.event.v1",
+            "delivery.event.v1", "submission.event.v1", "worker.event.v1", "group.event.v1",
         ),
         public=True,
     ),
-    Exchange(NOTIFY, "Ended jobs with their triggers.", "<job>", ("job.ended.v1",)),
+    Exchange(NOTIFY, "Ended jobs and groups with their triggers.", "<job or group>",
+             ("job.ended.v1", "group.ended.v1")),
     Exchange(DEAD, "What failed, with its reason.", "<queue or service>", ()),
 )  # fmt: skip
 
@@ -133,6 +141,12 @@ class Queue:
 
 DELIVERY_LIMIT = 50
 
+#: Words of commands that the dispatcher takes. Owners have the first, operators the others as well.
+OWNER_WORDS = ("cancel", "show", "list", "retry", "priority", "explain", "workers", "group", "secrets")
+DISPATCHER_WORDS = (*OWNER_WORDS, "dead")
+#: Words that logsink takes.
+LOGSINK_WORDS = ("history", "replay")
+
 INTAKE_SUBMISSIONS = "leveret.intake.submissions"
 DISPATCHER_JOBS = "leveret.dispatcher.jobs"
 DISPATCHER_WORKERS = "leveret.dispatcher.workers"
@@ -141,6 +155,7 @@ DISPATCHER_COMMANDS = "leveret.dispatcher.commands"
 DISPATCHER_DEAD = "leveret.dispatcher.dead"
 LOGSINK_RECORD = "leveret.logsink.record"
 LOGSINK_HISTORY = "leveret.logsink.history"
+LOGSINK_REPLAY = "leveret.logsink.replay"
 NOTIFIER_JOBS = "leveret.notifier.jobs"
 REPLAY = "leveret.replay"
 
@@ -183,12 +198,17 @@ QUEUES: tuple[Queue, ...] = (
     # Whoever gave a command waits for the answer, and gives it again.
     Queue(
         DISPATCHER_COMMANDS, "dispatcher",
-        ((COMMANDS, "cancel.#"), (COMMANDS, "show.#"), (COMMANDS, "list.#")),
+        tuple((COMMANDS, f"{word}.#") for word in DISPATCHER_WORDS),
         type="classic", ttl=60_000, max_bytes=16 * MIB,
     ),
     Queue(DISPATCHER_DEAD, "dispatcher", ((DEAD, "#"),), prefetch=20, overflow="drop-head", dead_letter=False),
-    Queue(LOGSINK_RECORD, "logsink", ((RECORD, "job.#"),), prefetch=200),
+    # `queued` says nothing of logs
+    Queue(
+        LOGSINK_RECORD, "logsink",
+        tuple((RECORD, f"job.*.*.*.{status}") for status in JobStatus if status is not JobStatus.QUEUED), prefetch=200,
+    ),
     Queue(LOGSINK_HISTORY, "logsink", ((COMMANDS, "history.#"),), type="classic", ttl=60_000, max_bytes=16 * MIB),
+    Queue(LOGSINK_REPLAY, "logsink", ((COMMANDS, "replay.#"),), type="classic", ttl=60_000, max_bytes=16 * MIB),
     *_partitioned(),
     Queue(NOTIFIER_JOBS, "notifier", ((NOTIFY, "#"),)),
     Queue(

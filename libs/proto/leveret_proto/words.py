@@ -45,6 +45,27 @@ def unescape(word: str) -> str:
     return text
 
 
+def matches(pattern: str, key: str) -> bool:
+    """Whether a topic exchange routes `key` to a queue bound with `pattern` (AMQP 0-9-1: `*` one word, `#` any)."""
+    wanted, words = pattern.split("."), key.split(".")
+    # the places in `wanted` where reading may stand after the words so far
+    places = _past_hashes(wanted, {0})
+    for word in words:
+        passed = {at + 1 for at in places if at < len(wanted) and wanted[at] in ("*", word)}
+        places = _past_hashes(wanted, passed | {at for at in places if at < len(wanted) and wanted[at] == "#"})
+    return len(wanted) in places
+
+
+def _past_hashes(wanted: list[str], places: set[int]) -> set[int]:
+    """Add the places behind each `#`, which may stand for no word at all."""
+    found = set(places)
+    for at in sorted(places):
+        while at < len(wanted) and wanted[at] == "#":
+            at += 1
+            found.add(at)
+    return found
+
+
 def join(*words: str) -> str:
     """Join already escaped words into a routing key of at most `MAX_KEY` bytes."""
     key = ".".join(words)

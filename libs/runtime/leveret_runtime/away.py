@@ -35,12 +35,15 @@ class DatabaseAway(Away):
     """PostgreSQL: no connection, or it was lost."""
 
 
-async def keep_going(session: Callable[[], Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:
+async def keep_going(
+    session: Callable[[], Coroutine[Any, Any, None]], stop: asyncio.Event, *, longest: float = LONGEST_DELAY
+) -> None:
     """Run `session` again and again until it returns or `stop` is set, waiting after each `Away`.
 
-    Any other exception is a fault of ours and propagates (systemd restarts the service).
+    Waits grow up to `longest` seconds: a session that others wait for must be back before they give it up. Any other
+    exception is a fault of ours and propagates (systemd restarts the service).
     """
-    delays = backoff()
+    delays = backoff(longest)
     loop = asyncio.get_running_loop()
     while not stop.is_set():
         started = loop.time()
@@ -55,7 +58,7 @@ async def keep_going(session: Callable[[], Coroutine[Any, Any, None]], stop: asy
                 raise
             reason = str(_first(gone))
         if loop.time() - started > GOOD_SESSION:
-            delays = backoff()
+            delays = backoff(longest)
         delay = next(delays)
         log.warning("waiting", waits_for=reason, seconds=round(delay, 1))
         try:
@@ -72,9 +75,9 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return found
 
 
-def backoff() -> Iterator[float]:
-    """Give delays in seconds that double up to `LONGEST_DELAY`, each jittered down to as little as half."""
-    delay = FIRST_DELAY
+def backoff(longest: float = LONGEST_DELAY) -> Iterator[float]:
+    """Give delays in seconds that double up to `longest`, each jittered down to as little as half."""
+    delay = min(FIRST_DELAY, longest)
     while True:
         yield delay * random.uniform(0.5, 1.0)
-        delay = min(delay * 2, LONGEST_DELAY)
+        delay = min(delay * 2, longest)

@@ -7,11 +7,11 @@ publish; here a lost connection ends the session (`BrokerAway`) and `away.keep_g
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import aio_pika
-from aio_pika import DeliveryMode
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
+import aiormq
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, DeliveryError, PublishError
 from aiormq.exceptions import ChannelInvalidStateError
 from pamqp.commands import Basic
@@ -29,6 +29,9 @@ CONNECT_LIMIT = 15.0
 CONFIRM_LIMIT = 20.0
 CLOSE_LIMIT = 5.0
 HEARTBEAT = 10
+PERSISTENT = 2
+#: Bytes published without waiting for the socket.
+FLUSH_AFTER = 64 * 1024
 
 _LOST = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 
@@ -55,7 +58,8 @@ async def connection(url: SecretStr, name: str, *, heartbeat: int = HEARTBEAT) -
             connected = await aio_pika.connect(
                 url.get_secret_value(), client_properties={"connection_name": name}, heartbeat=heartbeat
             )
-    except (OSError, AMQPError, TimeoutError) as error:
+    # StopAsyncIteration: the library's word for a peer that closes before it has said anything
+    except (OSError, AMQPError, TimeoutError, StopAsyncIteration) as error:
         raise BrokerAway(told("RabbitMQ", error)) from error
     lost = asyncio.Event()
     reasons: list[str] = []
@@ -87,18 +91,24 @@ async def _raise_when(lost: asyncio.Event, reasons: list[str]) -> None:
 class Publisher:
     """A channel in confirm mode. Every `send` returns only when the broker has taken the message."""
 
-    def __init__(self, channel: AbstractChannel) -> None:
+    def __init__(self, channel: aiormq.Channel) -> None:
+        """`channel`: the library's lower layer, whose `basic_publish` need not wait for the socket each time."""
         self._channel = channel
-        self._exchanges: dict[str, AbstractExchange] = {}
+        self._unflushed = 0
 
     @classmethod
     async def open(cls, on: AbstractConnection, *, confirms: bool = True) -> "Publisher":
         """Open a channel on `on`. Without `confirms` a message may be lost, and `send` does not wait."""
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
-                return cls(await on.channel(publisher_confirms=confirms, on_return_raises=confirms))
+                return await cls.over(await on.channel(publisher_confirms=confirms, on_return_raises=confirms))
         except _LOST as error:
             raise BrokerAway(told("RabbitMQ", error)) from error
+
+    @classmethod
+    async def over(cls, channel: AbstractChannel) -> "Publisher":
+        """Publish on a channel that has other uses, too."""
+        return cls(cast(aiormq.Channel, await channel.get_underlay_channel()))
 
     async def send(
         self,
@@ -119,20 +129,21 @@ class Publisher:
             Refused: a queue was full.
             BrokerAway: not known whether the message was taken; publish it again on a new connection.
         """
-        message = aio_pika.Message(
-            parcel.body,
-            headers=(parcel.headers | headers) if headers else parcel.headers,
+        properties = Basic.Properties(
+            headers=((parcel.headers | headers) if headers else parcel.headers) or None,
             content_type=parcel.content_type,
-            type=parcel.type,
+            message_type=parcel.type,
             message_id=parcel.message_id,
             app_id=app,
             reply_to=reply_to,
             correlation_id=correlation_id,
-            delivery_mode=DeliveryMode.PERSISTENT,
+            delivery_mode=PERSISTENT,
         )
         try:
-            target = await self._exchange(exchange)
-            await target.publish(message, key, mandatory=mandatory, timeout=CONFIRM_LIMIT)
+            await self._channel.basic_publish(
+                parcel.body, exchange=exchange, routing_key=key, properties=properties, mandatory=mandatory,
+                timeout=CONFIRM_LIMIT, wait=self._flush_is_due(len(parcel.body)),
+            )  # fmt: skip
         except PublishError as error:
             raise Unroutable(f"no queue takes {key!r} on {exchange or 'the default exchange'}") from error
         except DeliveryError as error:
@@ -140,12 +151,13 @@ class Publisher:
         except _LOST as error:
             raise BrokerAway(told("RabbitMQ", error)) from error
 
-    async def _exchange(self, name: str) -> AbstractExchange:
-        if name not in self._exchanges:
-            self._exchanges[name] = (
-                await self._channel.get_exchange(name, ensure=False) if name else self._channel.default_exchange
-            )
-        return self._exchanges[name]
+    def _flush_is_due(self, size: int) -> bool:
+        """Whether this message waits until the socket has taken all: now and then, so that no buffer grows for ever."""
+        self._unflushed += size
+        if self._unflushed < FLUSH_AFTER:
+            return False
+        self._unflushed = 0
+        return True
 
 
 class Consumer:
@@ -170,8 +182,9 @@ class Consumer:
         prefetch: int,
         stop: asyncio.Event | None = None,
         exclusive: bool = False,
+        arguments: dict[str, Any] | None = None,
     ) -> "Consumer":
-        """Begin to consume `queue` on a channel of its own."""
+        """Begin to consume `queue` on a channel of its own. `arguments`: of `basic.consume`, as a stream's offset."""
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
                 channel = await on.channel(publisher_confirms=False)
@@ -180,10 +193,19 @@ class Consumer:
                 channel.close_callbacks.add(consumer._on_close)
                 (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(consumer._on_cancel)
                 source = await channel.get_queue(queue, ensure=False)
-                await source.consume(consumer._on_message, exclusive=exclusive)
+                await source.consume(consumer._on_message, exclusive=exclusive, arguments=arguments)
         except _LOST as error:
             raise BrokerAway(told("RabbitMQ", error)) from error
         return consumer
+
+    async def close(self) -> None:
+        """Consume no more: the channel closes, and what was not acked goes back."""
+        self._channel.close_callbacks.discard(self._on_close)
+        try:
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await self._channel.close()
+        except _LOST as error:
+            raise BrokerAway(told("RabbitMQ", error)) from error
 
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
         self._arrived.put_nowait(message)

@@ -1,6 +1,9 @@
 """Dead letters: a message that can't be read goes to `leveret.dead` with its reason, then its delivery is acked."""
 
 import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 from aio_pika.abc import AbstractIncomingMessage
@@ -8,11 +11,14 @@ from aio_pika.abc import AbstractIncomingMessage
 from leveret_proto.envelope import RAW, Parcel
 from leveret_proto.topology import DEAD
 from leveret_runtime.broker import Publisher, settle
+from leveret_runtime.hostile_frames import UNREADABLE_HEADERS
 
 log = structlog.get_logger(__name__)
 
 #: Bytes of the body that are kept.
 KEPT = 64 * 1024
+#: Characters of JSON that a message's headers may take to be kept.
+HEADERS_KEPT = 16 * 1024
 
 
 async def file_dead(
@@ -23,7 +29,7 @@ async def file_dead(
     Raises:
         BrokerAway: nothing was acked; the message comes again.
     """
-    headers = {
+    headers: dict[str, Any] = {
         "x-leveret-reason": reason[:1024],
         "x-leveret-service": app,
         "x-leveret-exchange": message.exchange or "",
@@ -33,7 +39,25 @@ async def file_dead(
     }
     if message.message_id:
         headers["x-leveret-message-id"] = message.message_id[:255]
+    carried = carried_headers(message.headers)
+    if carried is not None:
+        headers["x-leveret-headers"] = carried
     parcel = Parcel(message.body[:KEPT], message.type or "", message.content_type or RAW, headers)
     await publisher.send(DEAD, queue, parcel, app=app)
     log.warning("dead letter", queue=queue, reason=reason, bytes=len(message.body))
     await settle(message)
+
+
+def carried_headers(headers: Mapping[str, Any]) -> str | None:
+    """Give a message's headers as JSON that reads back as the same ones.
+
+    None where that can't be done: they are too long, could not be read, or have values that JSON has not (binary data,
+    times, decimals). The message can still be filed, but not be published again as it came.
+    """
+    if UNREADABLE_HEADERS in headers:
+        return None
+    try:
+        text = json.dumps(dict(headers), allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return text if len(text) <= HEADERS_KEPT else None

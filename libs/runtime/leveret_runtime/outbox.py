@@ -1,7 +1,7 @@
 """The outbox: messages that commit in the same transaction as the state they tell of, and leave after it.
 
 Rows of one job leave in order and one at a time, so that no reader sees a gap; rows of different jobs leave together. A
-crash between publish and `sent_at` publishes a row twice, with the same `message_id` and seq.
+row is deleted when the broker has taken it; a crash before that publishes it twice, with the same `message_id` and seq.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ async def put_all(on: "Connection", rows: Sequence[tuple[int, str, str, Message]
 
 
 class Outbox:
-    """Publishes what the outbox holds. One instance a process; `wake` it after a commit."""
+    """Publishes what the outbox holds, and deletes what the broker has taken. `wake` it after a commit."""
 
     def __init__(self, database: "Database", app: str, guard: Guard | None = None) -> None:
         """`guard` is run in every transaction and raises where this process may no longer publish (epoch fencing)."""
@@ -88,6 +88,8 @@ class Outbox:
         self._app = app
         self._guard = guard
         self._wake = asyncio.Event()
+        #: Where the next batch begins.
+        self._past = 0
 
     def wake(self) -> None:
         """There may be new rows."""
@@ -110,38 +112,54 @@ class Outbox:
             await pause(IDLE, self._wake, stop)
 
     async def _publish_some(self, publisher: Publisher, public: Publisher) -> bool:
-        """Publish the oldest unsent row of each job; say whether there was any."""
+        """Publish the oldest rows; say whether to go on."""
         async with self._database.transaction() as on:
             if self._guard is not None:
                 await self._guard(on)
             rows = await on.fetch(
                 """
-                select id, exchange, routing_key, type, message_id, body from outbox o
-                where sent_at is null
-                  and not exists (select from outbox e where e.job = o.job and e.id < o.id and e.sent_at is null)
-                order by id limit $1 for update skip locked
+                select id, job, exchange, routing_key, type, message_id, body from outbox where id > $1
+                order by id limit $2 for update skip locked
                 """,
-                BATCH,
-            )
-            if not rows:
-                return False
-            sent = await self._publish(rows, publisher, public)
+                self._past, BATCH,
+            )  # fmt: skip
+            sent = await self._publish(await self._chains(on, rows), publisher, public)
             failpoint(f"{self._app}.outbox.between-publish-and-sent")
-            await on.execute("update outbox set sent_at = now() where id = any($1::bigint[])", sent)
-        return bool(sent)
+            await on.execute("delete from outbox where id = any($1::bigint[])", sent)
+        # a batch full of what no queue takes now must not hold up the rows after it
+        full = len(rows) == BATCH
+        self._past = rows[-1]["id"] if full else 0
+        return full or bool(sent)
 
-    async def _publish(self, rows: list[Any], publisher: Publisher, public: Publisher) -> list[int]:
+    async def _chains(self, on: "Connection", rows: list[Any]) -> list[list[Any]]:
+        """Give the rows job by job, without those of a job that has an older row not among them.
+
+        That one was not taken before, or another process is publishing it just now.
+        """
+        chains: dict[int, list[Any]] = {}
+        for row in rows:
+            chains.setdefault(row["job"], []).append(row)
+        oldest = await on.fetch(
+            "select job, min(id) as id from outbox where job = any($1::bigint[]) group by job", list(chains)
+        )
+        return [chains[first["job"]] for first in oldest if chains[first["job"]][0]["id"] == first["id"]]
+
+    async def _publish(self, chains: list[list[Any]], publisher: Publisher, public: Publisher) -> list[int]:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._publish_one(row, publisher, public)) for row in rows]
-        return [row["id"] for row, task in zip(rows, tasks, strict=True) if task.result()]
+            tasks = [group.create_task(self._publish_chain(chain, publisher, public)) for chain in chains]
+        return [id_ for task in tasks for id_ in task.result()]
 
-    async def _publish_one(self, row: Any, publisher: Publisher, public: Publisher) -> bool:
-        parcel = Parcel(row["body"], row["type"], JSON, {}, str(row["message_id"]))
-        try:
-            await publisher.send(row["exchange"], row["routing_key"], parcel, app=self._app)
-        except (Refused, Unroutable) as error:
-            log.warning("event not taken, will be repeated", reason=str(error), type=row["type"])
-            return False
-        if row["exchange"] == RECORD:
-            await public.send(EVENTS, row["routing_key"], parcel, app=self._app, mandatory=False)
-        return True
+    async def _publish_chain(self, chain: list[Any], publisher: Publisher, public: Publisher) -> list[int]:
+        """Publish one job's rows, each after the confirm of the one before; give those that were taken."""
+        sent: list[int] = []
+        for row in chain:
+            parcel = Parcel(row["body"], row["type"], JSON, {}, str(row["message_id"]))
+            try:
+                await publisher.send(row["exchange"], row["routing_key"], parcel, app=self._app)
+            except (Refused, Unroutable) as error:
+                log.warning("event not taken, will be repeated", reason=str(error), type=row["type"])
+                break
+            sent.append(row["id"])
+            if row["exchange"] == RECORD:
+                await public.send(EVENTS, row["routing_key"], parcel, app=self._app, mandatory=False)
+        return sent

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import click
 import structlog
+import uvloop
 
 from leveret_runtime import logging
 from leveret_runtime.config import ConfigError, ServiceConfig, load, shown
@@ -44,7 +45,7 @@ def command(service: str, model: type[C], main: Callable[[C, asyncio.Event], Awa
         if check_config or show_config:
             return
         logging.configure(service, read.log_level)
-        asyncio.run(_run(service, main, read))
+        uvloop.run(_run(service, main, read))
 
     run.help = f"Leveret's {service} service. Reads LEVERET_{service.upper()}_* from the environment."
     return run

@@ -48,6 +48,21 @@ async def _caught(work: Coroutine[Any, Any, T]) -> T | _Failure:
         return _Failure(error)
 
 
+class Pace:
+    """Turns at least `interval` seconds apart, for work that is cheaper in batches: the first one comes at once."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._next = 0.0
+
+    async def turn(self) -> None:
+        """Wait for the next turn."""
+        loop = asyncio.get_running_loop()
+        if (left := self._next - loop.time()) > 0:
+            await asyncio.sleep(left)
+        self._next = loop.time() + self._interval
+
+
 async def pause(seconds: float, *wakes: asyncio.Event) -> None:
     """Wait `seconds`, or less where one of `wakes` is set."""
     if not wakes:

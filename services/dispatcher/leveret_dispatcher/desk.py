@@ -5,24 +5,28 @@ term of leadership. One transaction at a time, in batches: faster than many at o
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 
-from leveret_dispatcher import session_store, store
+from leveret_dispatcher import dependency_store, session_store, store
 from leveret_dispatcher.config import APP, Config
+from leveret_dispatcher.dependencies import Dependencies, Outlook, failure, outlook
 from leveret_dispatcher.events import Links
+from leveret_dispatcher.keyring import Keyring
 from leveret_dispatcher.leader import Leadership
 from leveret_dispatcher.leases import Held, Leases
 from leveret_dispatcher.ledger import Change, Transaction
 from leveret_dispatcher.lifecycle import Input, Lost
 from leveret_dispatcher.matching import Matching, Session
+from leveret_dispatcher.store import WaitingJob
 from leveret_proto import keys
 from leveret_proto.envelope import pack
 from leveret_proto.messages import Cancel, JobStatus, Message, WorkerEvent
 from leveret_proto.topology import CONTROL, RECORD
+from leveret_proto.words import unescape
 from leveret_runtime.broker import Publisher, Refused, Unroutable
 
 if TYPE_CHECKING:
@@ -51,7 +55,15 @@ class Desk:
         self.leadership = leadership
         self.publisher = publisher
         self.links = Links(config.logs_url)
-        self.matching = Matching()
+        #: None: this installation keeps no secrets.
+        self.keyring = Keyring(config.secrets_key.get_secret_value()) if config.secrets_key is not None else None
+        self.matching = Matching(config.running_limit)
+        self.dependencies = Dependencies()
+        #: Jobs in vain: one that they depend on did not succeed, in words. They are to be ended; `broke` says so.
+        self.broken: dict[int, str] = {}
+        self.broke = asyncio.Event()
+        #: Jobs that wait for others, as matching will be given them.
+        self._held_back: dict[int, WaitingJob] = {}
         self.leases = Leases(config.lease, longest_tick=3 * config.canary)
         #: The live session of each worker.
         self.sessions: dict[str, Session] = {}
@@ -64,18 +76,18 @@ class Desk:
 
     @asynccontextmanager
     async def transaction(self, failpoint: Callable[[], None] = lambda: None) -> AsyncIterator[Transaction]:
-        """Change jobs: fenced by the epoch, committed at the block's end, and then true in memory too.
+        """Change jobs: fenced by the epoch, committed at the block's end.
 
+        A change is true in memory when it is made: where the transaction fails, the term ends, and this desk with it.
         `failpoint` is called right before the commit. Raises Deposed, DatabaseAway.
         """
         async with self._lock:
             async with self.database.transaction() as on:
                 at = await self.leadership.check(on)
-                open_ = Transaction(on, at, self.links)
+                open_ = Transaction(on, at, self.links, self._apply)
                 yield open_
+                await open_.flush()
                 failpoint()
-            for change in open_.changes:
-                self._apply(change)
             for action in open_.after:
                 action()
             self._on_commit()
@@ -84,9 +96,13 @@ class Desk:
     async def load(self) -> None:
         """Learn the present from the database. Leases start afresh."""
         async with self.database.connection() as on:
-            for job, requirement, reason in await store.waiting_jobs(on):
-                self.matching.add(job, requirement, reason)
+            needs: dict[int, dict[int, JobStatus | None]] = {}
+            for job, needed, status in await dependency_store.unmet(on):
+                needs.setdefault(job, {})[needed] = status
+            for waiting in await store.waiting_jobs(on):
+                self._wait(waiting, outlook(needs.get(waiting.id, {})))
             for row in await store.attempts_under_way(on):
+                self.matching.hold(unescape(row["owner"]))
                 self.leases.hold(
                     str(row["id"]), row["job"], row["number"], row["worker"],
                     row["time_limit"] + self.config.overrun,
@@ -95,7 +111,9 @@ class Desk:
             for session in await session_store.live(on):
                 self.seat(session)
         self.stirred.set()
-        log.info("loaded", waiting=len(self.matching), sessions=len(self.sessions))
+        log.info(
+            "loaded", waiting=len(self.matching), depending=len(self.dependencies), sessions=len(self.sessions)
+        )  # fmt: skip
 
     def seat(self, session: Session) -> None:
         """A session lives: it may be granted jobs."""
@@ -124,12 +142,24 @@ class Desk:
     async def move(self, tx: Transaction, inputs: dict[int, Input]) -> None:
         """Lock the jobs and give each its input."""
         if inputs:
-            rows = await store.lock_jobs(tx.on, inputs)
+            rows = await tx.jobs(inputs)
             await tx.advance(list(rows.values()), inputs, {})
+
+    def prioritize(self, job: int, priority: int) -> None:
+        """A waiting job's priority has changed."""
+        self.matching.prioritize(job, priority)
+        held_back = self._held_back.get(job)
+        if held_back is not None:
+            self._held_back[job] = held_back._replace(priority=priority)
+
+    def mended(self, jobs: Iterable[int]) -> None:
+        """Jobs that were in vain have been dealt with."""
+        for job in jobs:
+            self.broken.pop(job, None)
 
     async def lose(self, tx: Transaction, held: Sequence[Held], why: str) -> None:
         """Take attempts as lost."""
-        rows = await store.lock_jobs(tx.on, [one.job for one in held])
+        rows = await tx.jobs([one.job for one in held])
         numbers = {one.job: one.attempt for one in held}
         current = [row for row in rows.values() if row.course.attempt == numbers[row.id]]
         await tx.advance(current, {row.id: Lost(why) for row in current}, {})
@@ -144,7 +174,7 @@ class Desk:
                 "detail": detail, "notes": notes, "at": tx.at,
             }
         )  # fmt: skip
-        await tx.tell(RECORD, keys.worker_event(session.worker, state), event)
+        tx.tell(RECORD, keys.worker_event(session.worker, state), event)
 
     async def control(self, worker: str, session: str, order: Message) -> None:
         """Order a session. One that is not there gets nothing: its next beat is answered again."""
@@ -160,12 +190,38 @@ class Desk:
         if held is not None and session is not None:
             await self.control(held.worker, session.id, Cancel(grant=held.grant))
 
+    def _wait(self, job: WaitingJob, expects: Outlook) -> None:
+        """A job waits: for others, or for a slot."""
+        if expects.failed is not None:
+            self.broken[job.id] = expects.failed
+            self.broke.set()
+        elif expects.waits_for:
+            self.dependencies.add(job.id, job.owner, expects.waits_for)
+            self._held_back[job.id] = job
+        elif job.id not in self.dependencies and job.id not in self.broken:
+            self.matching.add(*job)
+
+    def _follow(self, job: int, owner: str, status: JobStatus) -> None:
+        """A job has ended: those that waited for it wait for a slot now, or in vain."""
+        self._held_back.pop(job, None)
+        self.broken.pop(job, None)
+        followed = self.dependencies.ended(job, owner, succeeded=status is JobStatus.SUCCESS)
+        for released in followed.released:
+            self.matching.add(*self._held_back.pop(released))
+        for failed in followed.failed:
+            self._wait(self._held_back.pop(failed), Outlook(failed=failure(job, status)))
+
     def _apply(self, change: Change) -> None:
         row, course = change.row, change.row.course
         if course.status is JobStatus.PENDING:
-            self.matching.add(row.id, row.requirement, course.reason)
+            waiting = WaitingJob(row.id, row.facts.owner, row.requirement, row.priority, course.reason)
+            self._wait(waiting, Outlook(change.needs))
         else:
             self.matching.remove(row.id)
+        if course.status.ended:
+            self._follow(row.id, row.facts.owner, course.status)
+        if change.step.fate is not None:
+            self.matching.release(row.facts.owner)
         held = self.leases.of_job(row.id)
         if held is None or held.attempt != course.attempt:
             return

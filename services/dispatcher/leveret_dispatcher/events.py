@@ -126,6 +126,7 @@ def view(row: JobRow, links: Links) -> JobView:
     """Make the answer to `show`."""
     return JobView(
         **dict(_standing(row, links)),
+        priority=row.priority,
         timings=row.timings,
         submitted_at=row.submitted_at,
         started_at=row.started_at,

@@ -11,6 +11,7 @@ FAILPOINTS: tuple[str, ...] = (
     "dispatcher.status.before-commit",
     "dispatcher.status.between-commit-and-publish",
     "dispatcher.status.before-ack",
+    "dispatcher.waits.before-commit",
     "dispatcher.commands.before-commit",
     "dispatcher.commands.between-commit-and-publish",
     "dispatcher.commands.before-ack",

@@ -1,6 +1,7 @@
 """Granting: matches become attempts by one compare-and-set, then messages. And: those that wait are told why."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -10,8 +11,10 @@ import structlog
 from leveret_dispatcher import store
 from leveret_dispatcher.config import APP
 from leveret_dispatcher.desk import Desk
+from leveret_dispatcher.ledger import Transaction
 from leveret_dispatcher.lifecycle import Granted, Input, Returned, Waits
 from leveret_dispatcher.matching import Match
+from leveret_dispatcher.secret_granting import Sealed, seal_again, seal_for
 from leveret_dispatcher.store import JobRow, NewAttempt
 from leveret_proto import keys
 from leveret_proto.base import JobFacts
@@ -31,45 +34,70 @@ BATCH = 100
 #: Seconds between looks where nothing stirs.
 IDLE = 5.0
 
+#: Grants, each with the requirement of its job.
+Granting = list[tuple[Grant, Requirement]]
+
 
 async def grant_for_ever(desk: Desk, stop: asyncio.Event) -> None:
     """Match and grant whenever something stirs, until `stop` is set."""
-    while not stop.is_set():
-        desk.stirred.clear()
-        while await grant_some(desk):
-            if stop.is_set():
-                return
-        while await tell_reasons(desk):
-            if desk.stirred.is_set():
-                break  # whoever may run goes first
-        await pause(IDLE, desk.stirred, stop)
+    async with asyncio.TaskGroup() as sending:
+        while not stop.is_set():
+            desk.stirred.clear()
+            while await grant_some(desk, sending):
+                if stop.is_set():
+                    return
+            while await tell_reasons(desk):
+                if desk.stirred.is_set():
+                    break  # whoever may run goes first
+            await pause(IDLE, desk.stirred, stop)
 
 
-async def grant_some(desk: Desk) -> bool:
+async def grant_some(desk: Desk, sending: asyncio.TaskGroup) -> bool:
     """Grant one batch; say whether there was anything to match."""
     matches = desk.matching.match(BATCH)
     if not matches:
         return False
-    async with desk.transaction(lambda: failpoint("dispatcher.grants.before-commit")) as tx:
-        rows = await store.lock_jobs(tx.on, [match.job for match in matches])
-        standing = [match for match in matches if _stands(desk, match, rows.get(match.job))]
-        planned = {str(uuid4()): match for match in standing}
-        plans = [_attempt(grant, match, rows[match.job]) for grant, match in planned.items()]
-        new = await store.insert_attempts(tx.on, plans, desk.leadership.epoch)
-        given = {grant: match for grant, match in planned.items() if grant in new}
-        inputs: dict[int, Input] = {match.job: Granted(match.session.worker) for match in given.values()}
-        await tx.advance([rows[job] for job in inputs], inputs, {})
-        manifests = await store.manifests(tx.on, inputs)
-        granted = [_grant(desk, grant, match, rows[match.job], manifests[match.job]) for grant, match in given.items()]
-        tx.after.append(lambda: _remember(desk, granted, matches, rows))
-        # a token that turned out used stays spent: it was granted before this leader's time
-        tx.after += [partial(_release_token, desk, match) for match in matches if match not in standing]
-    failpoint("dispatcher.grants.between-commit-and-publish")
-    requirements = {grant: match.requirement for grant, match in given.items()}
-    async with asyncio.TaskGroup() as group:
-        for message in granted:
-            group.create_task(publish(desk, message, requirements[message.grant]))
+    async with desk.transaction() as tx:
+        granted = await grant_within(desk, tx, matches)
+    send(desk, granted, sending)
     return True
+
+
+async def grant_new(desk: Desk, tx: Transaction) -> Granting:
+    """Grant at once, in the transaction that has made it so, what may run; `send` it after the commit."""
+    matches = desk.matching.match(BATCH)
+    return await grant_within(desk, tx, matches) if matches else []
+
+
+async def grant_within(desk: Desk, tx: Transaction, matches: Sequence[Match]) -> Granting:
+    """Make attempts of those of `matches` that still hold."""
+    rows = await tx.jobs([match.job for match in matches])
+    sealed = await seal_for(desk, tx, matches, rows)
+    standing = [match for match in matches if _stands(desk, match, rows.get(match.job))]
+    planned = {str(uuid4()): match for match in standing}
+    plans = [_attempt(grant, match, rows[match.job]) for grant, match in planned.items()]
+    new = await store.insert_attempts(tx.on, plans, desk.leadership.epoch)
+    given = {grant: match for grant, match in planned.items() if grant in new}
+    inputs: dict[int, Input] = {match.job: Granted(match.session.worker) for match in given.values()}
+    await tx.advance([rows[job] for job in inputs], inputs, {})
+    manifests = await tx.manifests(inputs)
+    granted: Granting = []
+    for grant, match in given.items():
+        message = _grant(desk, grant, match, rows[match.job], manifests[match.job], sealed.get(match.job, ()))
+        granted.append((message, match.requirement))
+    tx.after.append(lambda: _remember(desk, granted, matches, rows))
+    # a token that turned out used stays spent: it was granted before this leader's time
+    tx.after += [partial(_release_token, desk, match) for match in matches if match not in standing]
+    failpoint("dispatcher.grants.before-commit")
+    return granted
+
+
+def send(desk: Desk, granted: Granting, sending: asyncio.TaskGroup) -> None:
+    """Publish grants that have been committed, each in a task of `sending`."""
+    if granted:
+        failpoint("dispatcher.grants.between-commit-and-publish")
+    for grant, requirement in granted:
+        sending.create_task(publish(desk, grant, requirement))
 
 
 def _stands(desk: Desk, match: Match, row: JobRow | None) -> bool:
@@ -78,17 +106,20 @@ def _stands(desk: Desk, match: Match, row: JobRow | None) -> bool:
     return row is not None and row.course.status is JobStatus.PENDING and desk.sessions.get(session.worker) is session
 
 
-def _remember(desk: Desk, granted: list[Grant], matches: list[Match], rows: dict[int, JobRow]) -> None:
+def _remember(desk: Desk, granted: Granting, matches: Sequence[Match], rows: dict[int, JobRow]) -> None:
     """Begin the leases of what was granted; put back in line what was not and still waits."""
     beats = {match.job: match.session.beat for match in matches}
-    for grant in granted:
+    for grant, _ in granted:
         job = grant.facts.job
         limit = grant.time_limit + desk.config.overrun
         desk.leases.hold(grant.grant, job, grant.attempt, grant.worker, limit, beat=beats.pop(job))
     for match in matches:
         row = rows.get(match.job)
-        if match.job in beats and row is not None and row.course.status is JobStatus.PENDING:
-            desk.matching.add(match.job, match.requirement, row.course.reason)
+        if match.job not in beats:
+            continue
+        desk.matching.release(match.owner)
+        if row is not None and row.course.status is JobStatus.PENDING:
+            desk.matching.add(match.job, match.owner, match.requirement, row.priority, row.course.reason)
 
 
 def _release_token(desk: Desk, match: Match) -> None:
@@ -111,7 +142,7 @@ async def _take_back(desk: Desk, grant: Grant, requirement: Requirement) -> None
     if session is not None and session.id == grant.session:
         desk.matching.withdraw(session, requirement)
     async with desk.transaction() as tx:
-        rows = await store.lock_jobs(tx.on, [grant.facts.job])
+        rows = await tx.jobs([grant.facts.job])
         current = [row for row in rows.values() if row.course.attempt == grant.attempt]
         why = f"worker {grant.worker} does not take such jobs any more"
         await tx.advance(current, {row.id: Returned(why) for row in current}, {})
@@ -123,16 +154,17 @@ async def publish_again(desk: Desk, grants: list[str]) -> None:
     """Publish grants again whose message seems lost: same grant, same token."""
     async with desk.database.connection() as on:
         rows = await store.grants(on, grants)
+    rows, sealed = await seal_again(desk, rows)
     async with asyncio.TaskGroup() as group:
         for row in rows:
             requirement = Requirement.model_validate_json(row["requirement"])
             log.info("grant published again", job=row["job"], worker=row["worker"])
-            group.create_task(publish(desk, _stored_grant(desk, row), requirement))
+            group.create_task(publish(desk, _stored_grant(desk, row, sealed.get(row["job"], ())), requirement))
 
 
 async def tell_reasons(desk: Desk) -> bool:
     """Tell one batch of waiting jobs why they wait; say whether there were any."""
-    found = desk.matching.untold(BATCH)
+    found = desk.matching.untold(BATCH, asyncio.get_running_loop().time())
     if not found:
         return False
     async with desk.transaction() as tx:
@@ -145,7 +177,7 @@ def _attempt(grant: str, match: Match, row: JobRow) -> NewAttempt:
     return NewAttempt(grant, match.job, row.course.attempt + 1, session.worker, session.id, match.token, row.time_limit)
 
 
-def _grant(desk: Desk, grant: str, match: Match, row: JobRow, manifest: Manifest) -> Grant:
+def _grant(desk: Desk, grant: str, match: Match, row: JobRow, manifest: Manifest, secrets: Sealed) -> Grant:
     return Grant(
         grant=grant,
         facts=row.facts,
@@ -158,10 +190,11 @@ def _grant(desk: Desk, grant: str, match: Match, row: JobRow, manifest: Manifest
         time_limit=row.time_limit,
         log_limit=desk.config.log_limit,
         artifact_limit=desk.config.artifact_limit,
+        secrets=secrets,
     )
 
 
-def _stored_grant(desk: Desk, row: Any) -> Grant:
+def _stored_grant(desk: Desk, row: Any, secrets: Sealed) -> Grant:
     return Grant(
         grant=str(row["id"]),
         facts=JobFacts.model_validate_json(row["facts"]),
@@ -174,4 +207,5 @@ def _stored_grant(desk: Desk, row: Any) -> Grant:
         time_limit=row["time_limit"],
         log_limit=desk.config.log_limit,
         artifact_limit=desk.config.artifact_limit,
+        secrets=secrets,
     )

@@ -5,6 +5,8 @@ clock, and every transaction of the leader checks its epoch under a lock that a 
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -50,6 +52,16 @@ class Leadership:
     async def guard(self, on: "Connection") -> None:
         """As `check`, for the outbox."""
         await self.check(on)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["Connection"]:
+        """Open a fenced transaction for what is kept in the database alone. Raises Deposed, DatabaseAway.
+
+        It takes no part in the order of the desk's transactions: nothing waits for it, and it waits for nothing.
+        """
+        async with self._database.transaction() as on:
+            await self.check(on)
+            yield on
 
     async def keep(self) -> None:
         """Renew the row for ever. Raises Deposed, DatabaseAway."""

@@ -7,9 +7,10 @@ nothing.
     pending ──Granted──▶ queued ──Snapshot──▶ running ──Snapshot──▶ success | failed | timeout | cancelled
        ▲                    │                    │
        └── Lost, handed back, Returned ──────────┘        CancelAsked: from any state that has not ended
+                                                          DependencyFailed, DeadlinePassed: from pending
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -106,7 +107,39 @@ class Waits:
     detail: str | None = None
 
 
-Input = Granted | Snapshot | Lost | Returned | CancelAsked | Overdue | Waits
+@dataclass(frozen=True, slots=True)
+class SecretMissing:
+    """A secret that the job names can't be given to it; `why` has the secret's name."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyFailed:
+    """A job that this one depends on ended without success."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """The job has waited as long as it may."""
+
+    why: str
+
+
+Input = (
+    Granted
+    | Snapshot
+    | Lost
+    | Returned
+    | CancelAsked
+    | Overdue
+    | Waits
+    | SecretMissing
+    | DependencyFailed
+    | DeadlinePassed
+)
 
 
 # What follows.
@@ -136,14 +169,29 @@ class Step:
     fate: Fate | None = None
 
 
-def accept(task_names: tuple[str, ...], *, cancelled: bool) -> Step:
-    """Begin a job's course; `cancelled`: a cancel came before the job did."""
-    tasks = tuple(TaskResult(name=name, state=TaskState.PENDING) for name in task_names)
-    begun = Course(JobStatus.PENDING, Reason.SUBMITTED, tasks=tasks)
-    if not cancelled:
-        return Step(begun, (JobMoved(begun),))
-    ended = step(begun, CancelAsked())
-    return Step(ended.course, (JobMoved(begun), *ended.told))
+def accept(
+    task_names: tuple[str, ...], *, cancelled: bool = False, waits_for: str | None = None, failed: str | None = None
+) -> Step:
+    """Begin a job's course.
+
+    Args:
+        cancelled: a cancel came before the job did.
+        waits_for: jobs that must succeed first, in words.
+        failed: one of these that has ended without success, in words.
+    """
+    begun = Course(JobStatus.PENDING, Reason.SUBMITTED, tasks=pending_tasks(task_names))
+    if waits_for is not None:
+        begun = replace(begun, reason=Reason.DEPENDENCY, detail=waits_for)
+    told = Step(begun, (JobMoved(begun),))
+    if not cancelled and failed is None:
+        return told
+    ended = step(begun, CancelAsked() if failed is None or cancelled else DependencyFailed(failed))
+    return Step(ended.course, told.told + ended.told)
+
+
+def pending_tasks(names: Iterable[str]) -> tuple[TaskResult, ...]:
+    """Give the tasks of an attempt before it starts."""
+    return tuple(TaskResult(name=name, state=TaskState.PENDING) for name in names)
 
 
 def step(course: Course, happened: Input) -> Step:
@@ -209,13 +257,24 @@ def _return(course: Course, happened: Returned) -> Step:
 def _wait_again(course: Course, reason: Reason, why: str, fate: Fate) -> Step:
     if course.cancelling:
         return _end(course, JobStatus.CANCELLED, Reason.CANCELLED, why, fate)
-    fresh = tuple(TaskResult(name=task.name, state=TaskState.PENDING) for task in course.tasks)
+    fresh = pending_tasks(task.name for task in course.tasks)
     back = replace(course, status=JobStatus.PENDING, reason=reason, detail=why, tasks=fresh)
     return Step(back, (JobMoved(back),), fate)
 
 
 def _cancel_waiting(course: Course, _: CancelAsked) -> Step:
     return _end(course, JobStatus.CANCELLED, Reason.CANCELLED, None, None)
+
+
+def _fail_with_dependency(course: Course, happened: DependencyFailed) -> Step:
+    return _end(course, JobStatus.CANCELLED, Reason.DEPENDENCY, happened.why, None)
+
+
+def _give_up_waiting(course: Course, happened: DeadlinePassed) -> Step:
+    # a job that waits again after an attempt has had its turn once, and keeps it
+    if course.attempt:
+        return Step(course)
+    return _end(course, JobStatus.TIMEOUT, Reason.QUEUE_DEADLINE, happened.why, None)
 
 
 def _cancel_under_way(course: Course, _: CancelAsked) -> Step:
@@ -226,6 +285,17 @@ def _cancel_under_way(course: Course, _: CancelAsked) -> Step:
 def _overrun(course: Course, _: Overdue) -> Step:
     why = f"worker {course.worker} did not end the attempt at its time limit"
     return _end(course, JobStatus.TIMEOUT, Reason.TIME_LIMIT, why, Fate.OVERDUE)
+
+
+def _miss_secret(course: Course, happened: SecretMissing) -> Step:
+    return _end(course, JobStatus.FAILED, Reason.SECRET_MISSING, happened.why, None)
+
+
+def _miss_secret_again(course: Course, happened: SecretMissing) -> Step:
+    # Found while its grant was to be published again; should the first one have arrived, it is void.
+    if course.cancelling:
+        return _end(course, JobStatus.CANCELLED, Reason.CANCELLED, happened.why, Fate.LOST)
+    return _end(course, JobStatus.FAILED, Reason.SECRET_MISSING, happened.why, Fate.LOST)
 
 
 def _end(course: Course, status: JobStatus, reason: Reason, detail: str | None, fate: Fate | None) -> Step:
@@ -282,6 +352,9 @@ RULES: dict[JobStatus, dict[type[Input], Rule]] = {
         Granted: _grant,
         Waits: _wait,
         CancelAsked: _cancel_waiting,
+        DependencyFailed: _fail_with_dependency,
+        DeadlinePassed: _give_up_waiting,
+        SecretMissing: _miss_secret,
     },
     JobStatus.QUEUED: {
         Snapshot: _follow,
@@ -289,6 +362,7 @@ RULES: dict[JobStatus, dict[type[Input], Rule]] = {
         Returned: _return,
         CancelAsked: _cancel_under_way,
         Overdue: _overrun,
+        SecretMissing: _miss_secret_again,
     },
     JobStatus.RUNNING: {
         Snapshot: _follow,

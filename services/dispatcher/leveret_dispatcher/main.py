@@ -17,14 +17,15 @@ from leveret_runtime.service import command, ready, require
 require(APP, "asyncpg")
 
 from leveret_dispatcher.canary import Canary  # noqa: E402
+from leveret_dispatcher.commands.router import consume_commands  # noqa: E402
 from leveret_dispatcher.desk import Desk  # noqa: E402
 from leveret_dispatcher.granting import grant_for_ever, publish_again  # noqa: E402
-from leveret_dispatcher.handlers.commands import consume_commands  # noqa: E402
 from leveret_dispatcher.handlers.dead_letters import consume_dead_letters  # noqa: E402
 from leveret_dispatcher.handlers.jobs import consume_jobs  # noqa: E402
 from leveret_dispatcher.handlers.statuses import consume_statuses  # noqa: E402
 from leveret_dispatcher.handlers.workers import consume_workers  # noqa: E402
 from leveret_dispatcher.leader import Deposed, Leadership, stand_by  # noqa: E402
+from leveret_dispatcher.waiting import end_vain_waits  # noqa: E402
 from leveret_proto.messages import Report  # noqa: E402
 from leveret_runtime.away import keep_going  # noqa: E402
 from leveret_runtime.broker import Publisher, connection  # noqa: E402
@@ -81,6 +82,7 @@ async def _lead(config: Config, database: Database, leadership: Leadership, stop
             work.create_task(consume_commands(desk, queues, stop))
             work.create_task(consume_dead_letters(desk, queues, stop))
             work.create_task(grant_for_ever(desk, stop))
+            work.create_task(end_vain_waits(desk, stop))
             work.create_task(canary.fly_for_ever(stop))
             ready(f"leading, epoch {leadership.epoch}")
         all_done.set()

@@ -1,207 +1,172 @@
-"""The backlog against free slots: which job goes to which session, and why the rest wait. Pure.
+"""The backlog against free slots: which job goes to which session. Pure.
 
-Jobs with one requirement stand in one `Line`. A line knows the sessions that serve it and those of them with a free
-slot, so that neither a new job nor a free slot has to look at the backlog. Which line a session takes its next job from
-is the policy's choice: one function, replaceable.
+For a free slot, of the owners below their limit that have a job waiting which the session could run, the one whose turn
+it is (fair_share.py); of its jobs that the session could run, the highest priority, then the lowest id.
+
+Jobs with one requirement stand in one `Line`, in one `Queue` an owner. A line ranks its queues by their owners' turns,
+a queue its jobs; and a line knows the sessions that serve it, and those of them with a free slot. So a match looks at
+the lines that its session serves (as many as there are kinds of jobs), at the head of each, and at nothing else:
+neither at the backlog nor at the owners nor at the other sessions. A ranking costs the logarithm of what it ranks. A
+grant or an end moves its owner in each of its served lines, however many jobs it has there.
 """
 
-import heapq
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from leveret_proto.capability import Capabilities, Lack, Requirement, missing, serves
-from leveret_proto.messages import Reason
+from leveret_dispatcher.fair_share import Owner, Owners
+from leveret_dispatcher.line import Line, LineKey, Queue, Session, line_key
+from leveret_dispatcher.reasons import Reasons, Untold
+from leveret_proto.capability import Lack, Requirement, missing, serves
+from leveret_proto.messages import Place, Reason
+
+__all__ = ["Match", "Matching", "Session"]
 
 #: Lines without jobs that are kept, so that the next job of that kind finds its sessions at once.
 KEPT_LINES = 1000
 
 
-@dataclass(slots=True, eq=False)
-class Session:
-    """A live session of a worker: its offer and its free slots."""
-
-    worker: str
-    id: str
-    spool: str
-    offer: Capabilities
-    slots: int
-    draining: bool = False
-    #: The last beat taken; 0 where this leader has not heard one yet.
-    beat: int = 0
-    #: Free slot tokens, in the order they came.
-    free: dict[str, None] = field(default_factory=dict)
-    #: Tokens granted that a beat on its way may still call free.
-    used: set[str] = field(default_factory=set)
-    #: The lines it serves.
-    lines: "dict[LineKey, Line]" = field(default_factory=dict)
-    #: Capability keys that it offers but was found not to take; believed again with its next beat.
-    withdrawn: set[str] = field(default_factory=set)
-
-    def take_beat(self, tokens: Iterable[str]) -> None:
-        """A beat names every free slot there is."""
-        listed = dict.fromkeys(tokens)
-        self.used &= listed.keys()  # one-use: what a beat no longer lists, none will list again
-        self.free = {token: None for token in listed if token not in self.used}
-
-    def take_claim(self, tokens: Iterable[str]) -> None:
-        """A claim names slots that have just become free."""
-        self.free |= {token: None for token in tokens if token not in self.used}
-
-    def spend(self) -> str:
-        """Take the oldest free token. Raises StopIteration where there is none."""
-        token = next(iter(self.free))
-        del self.free[token]
-        self.used.add(token)
-        return token
-
-    def give_back(self, token: str) -> None:
-        """A token that was taken, but not used after all, is free again."""
-        if token in self.used:
-            self.used.discard(token)
-            self.free[token] = None
-
-
-LineKey = tuple[str, tuple[str, ...]]
-
-
-@dataclass(slots=True, eq=False)
-class Line:
-    """Waiting jobs of one requirement, lowest id first."""
-
-    requirement: Requirement
-    #: Heap of ids; those no longer in `told` have left the line.
-    order: list[int] = field(default_factory=list)
-    #: Job → the reason for waiting that was last told of it.
-    told: dict[int, Reason] = field(default_factory=dict)
-    untold: dict[int, None] = field(default_factory=dict)
-    reason: Reason = Reason.NO_WORKER
-    servers: dict[str, Session] = field(default_factory=dict)
-    idle: dict[str, Session] = field(default_factory=dict)
-
-    def head(self) -> int | None:
-        """Give the job that is next."""
-        while self.order and self.order[0] not in self.told:
-            heapq.heappop(self.order)
-        return self.order[0] if self.order else None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Match:
-    """A job for a slot token of a session."""
+    """A job for a slot token of a session. It counts as running until its owner is released."""
 
     job: int
+    owner: str
     requirement: Requirement
+    priority: int
     told: Reason
     session: Session
     token: str
 
 
-Policy = Callable[[Iterable[Line]], Line | None]
-
-
-def oldest_first(lines: Iterable[Line]) -> Line | None:
-    """First come, first served: the line whose head has the lowest id."""
-    heads = [(head, line) for line in lines if (head := line.head()) is not None]
-    return min(heads, key=lambda pair: pair[0])[1] if heads else None
-
-
 class Matching:
     """The index in memory. Built anew by every leader from the database and the beats."""
 
-    def __init__(self, policy: Policy = oldest_first) -> None:
-        self._policy = policy
+    def __init__(self, limit_of: Callable[[str], int | None] = lambda owner: None) -> None:
+        """`limit_of` gives the most jobs an owner may have granted or running; None: no limit."""
+        self._owners = Owners(limit_of)
         self._lines: dict[LineKey, Line] = {}
-        self._line_of: dict[int, Line] = {}
+        self._empty: OrderedDict[LineKey, Line] = OrderedDict()
+        self._queue_of: dict[int, Queue] = {}
         self._sessions: dict[str, Session] = {}
         #: Lines where a job and a free slot may meet.
         self._stirred: dict[LineKey, Line] = {}
-        self._unsettled: dict[LineKey, Line] = {}
+        self._reasons = Reasons(self.explain)
 
     def __len__(self) -> int:
-        return len(self._line_of)
+        return len(self._queue_of)
 
-    def add(self, job: int, requirement: Requirement, told: Reason) -> None:
-        """A job waits; `told` is the reason last told of it. Adding it again changes nothing."""
-        if job in self._line_of:
+    def sessions(self) -> Iterable[Session]:
+        """Give the sessions that are seated."""
+        return self._sessions.values()
+
+    # Jobs
+
+    def add(self, job: int, owner: str, requirement: Requirement, priority: int, told: Reason) -> None:
+        """A job waits for a slot; `told` is the reason last told of it. Adding it again changes nothing."""
+        if job in self._queue_of:
             return
-        key = _key(requirement)
-        line = self._lines.get(key) or self._open(key, requirement)
-        line.told[job] = told
-        heapq.heappush(line.order, job)
-        self._line_of[job] = line
-        self._stirred[key] = line
-        self._note(key, line, [job])
+        key = line_key(requirement)
+        line = self._lines.get(key) or self._open_line(key, requirement)
+        queue = line.queues.get(owner) or self._open_queue(line, owner)
+        queue.add(job, priority, told)
+        self._queue_of[job] = queue
+        self._reasons.note(queue)
 
     def remove(self, job: int) -> None:
         """The job waits no more."""
-        line = self._line_of.pop(job, None)
-        if line is not None:
-            del line.told[job]
-            line.untold.pop(job, None)
+        queue = self._queue_of.pop(job, None)
+        if queue is not None:
+            queue.remove(job)
+            self._close_if_empty(queue)
+
+    def prioritize(self, job: int, priority: int) -> None:
+        """The job's priority has changed. One that is not here is left alone."""
+        queue = self._queue_of.get(job)
+        if queue is not None:
+            queue.jobs.put(job, -priority)
+
+    def place(self, job: int) -> Place | None:
+        """Say where a waiting job stands; None where it does not wait for a slot. Looks at the owner's jobs."""
+        queue = self._queue_of.get(job)
+        if queue is None:
+            return None
+        rank, owner = (*queue.jobs.rank(job), job), queue.owner
+        return Place(
+            place=1 + sum((*queue.jobs.rank(other), other) < rank for other in queue.jobs),
+            waiting=len(queue.jobs),
+            owners=len(queue.line.queues),
+            running=owner.running,
+            limit=owner.limit,
+        )
+
+    # Owners
+
+    def hold(self, owner: str) -> None:
+        """A job of the owner was granted by a leader before and is under way."""
+        self._count(self._owners.get(owner), +1)
+
+    def release(self, owner: str) -> None:
+        """A job of the owner is under way no more, or a match of it was not made use of.
+
+        Raises:
+            ValueError: the owner has none under way.
+        """
+        known = self._owners.get(owner)
+        if not known.running:
+            raise ValueError(f"owner {owner} has no job under way")
+        self._count(known, -1)
+        for queue in known.queues.values():
+            self._await_turn(queue)
+        self._owners.rest(known)
+
+    # Sessions
 
     def seat(self, session: Session) -> None:
         """A session joined, or what it offers has changed."""
         session.withdrawn.clear()
-        self._unlink(session)
+        self._unlink(session, list(session.lines))
         self._sessions[session.id] = session
-        for key, line in self._lines.items():
-            self._link(session, key, line)
+        for line in self._lines.values():
+            self._link(session, line)
         self.freed(session)
 
     def unseat(self, session: Session) -> None:
         """The session is over."""
         self._sessions.pop(session.id, None)
-        self._unlink(session)
+        self._unlink(session, list(session.lines))
 
     def withdraw(self, session: Session, requirement: Requirement) -> None:
         """The session no longer takes jobs of this capability key, until it is seated again."""
         session.withdrawn.add(requirement.key)
-        for key in [key for key in session.lines if key[0] == requirement.key]:
-            line = session.lines.pop(key)
-            line.servers.pop(session.id, None)
-            line.idle.pop(session.id, None)
-            self._judge(key, line)
+        self._unlink(session, [key for key in session.lines if key[0] == requirement.key])
 
     def freed(self, session: Session) -> None:
         """The session's free tokens have changed."""
         for key, line in session.lines.items():
             if session.free:
                 line.idle[session.id] = session
-                if line.told:
+                if line.queues:
                     self._stirred[key] = line
             else:
                 line.idle.pop(session.id, None)
 
+    # Matches and reasons
+
     def match(self, most: int) -> list[Match]:
-        """Give up to `most` matches. The jobs leave their lines and the tokens are spent."""
+        """Give up to `most` matches. The jobs leave their lines, the tokens are spent, and each counts as running."""
         found: list[Match] = []
         while self._stirred and len(found) < most:
             key, line = next(iter(self._stirred.items()))
-            if line.head() is None or not line.idle:
+            if not line.idle or line.turn() is None:
                 del self._stirred[key]
                 continue
-            session = next(iter(line.idle.values()))
-            found.append(self._take(session))
+            found.append(self._take(next(iter(line.idle.values()))))
         return found
 
-    def untold(self, most: int) -> list[tuple[int, Reason, str | None]]:
-        """Give up to `most` waiting jobs whose reason differs from the one last told, with reason and detail.
-
-        Each is given once; whoever takes it tells it.
-        """
-        found: list[tuple[int, Reason, str | None]] = []
-        while self._unsettled and len(found) < most:
-            key, line = next(iter(self._unsettled.items()))
-            if not line.untold:
-                del self._unsettled[key]
-                continue
-            detail = self.explain(line.requirement) if line.reason is Reason.NO_WORKER else None
-            for job in list(line.untold)[: most - len(found)]:
-                del line.untold[job]
-                if line.told[job] is not line.reason:
-                    line.told[job] = line.reason
-                    found.append((job, line.reason, detail))
-        return found
+    def untold(self, most: int, now: float) -> list[Untold]:
+        """Give up to `most` waiting jobs whose reason is to be told, with reason and detail; `now` as in reasons.py."""
+        return self._reasons.untold(most, now)
 
     def explain(self, requirement: Requirement) -> str:
         """Say what no session has that `requirement` asks for, and which session comes nearest."""
@@ -218,69 +183,108 @@ class Matching:
         return f"no worker offers {_wanted(requirement)}; nearest is {best[1]}, which lacks {best[2]}"
 
     def _take(self, session: Session) -> Match:
-        line = self._policy(session.lines.values())
-        job = line.head() if line is not None else None
-        if line is None or job is None:
-            raise LookupError("the policy found no job where one waits")
-        match = Match(job, line.requirement, line.told[job], session, session.spend())
-        self.remove(job)
-        for served in session.lines.values():
+        turns = [queue for line in session.lines.values() if (queue := line.turn()) is not None]
+        owner = min(turns, key=lambda queue: queue.owner.rank).owner
+        heads = [
+            (queue.jobs.rank(job), job, queue)
+            for key, queue in owner.queues.items()
+            if key in session.lines and (job := queue.jobs.first()) is not None
+        ]
+        _, job, queue = min(heads, key=lambda head: head[:2])
+        priority, told = queue.priority(job), queue.remove(job)
+        del self._queue_of[job]
+        limited = owner.limited
+        self._owners.grant(owner)
+        if owner.limited is not limited:
+            self._reasons.changed(owner)
+        self._close_if_empty(queue)
+        match = Match(job, owner.name, queue.line.requirement, priority, told, session, session.spend())
+        for line in session.lines.values():
             # to the end of the line of idle ones, so that work spreads
-            served.idle.pop(session.id, None)
+            line.idle.pop(session.id, None)
             if session.free:
-                served.idle[session.id] = session
+                line.idle[session.id] = session
         return match
 
-    def _open(self, key: LineKey, requirement: Requirement) -> Line:
-        if len(self._lines) >= KEPT_LINES:
-            self._forget_empty()
-        line = self._lines[key] = Line(requirement)
+    def _count(self, owner: Owner, change: int) -> None:
+        limited = owner.limited
+        owner.running += change
+        if owner.limited is not limited:
+            self._reasons.changed(owner)
+
+    def _await_turn(self, queue: Queue) -> None:
+        """The queue's owner may have its turn in a line that is served."""
+        if not queue.owner.limited:
+            queue.line.turns.put(queue.owner.name, *queue.owner.rank)
+            self._stirred[queue.line.key] = queue.line
+
+    # Lines and queues come and go
+
+    def _open_line(self, key: LineKey, requirement: Requirement) -> Line:
+        line = self._lines[key] = Line(key, requirement)
         for session in self._sessions.values():
-            self._link(session, key, line)
+            self._link(session, line)
         return line
 
-    def _forget_empty(self) -> None:
-        for key in [key for key, line in self._lines.items() if not line.told]:
-            line = self._lines.pop(key)
-            self._stirred.pop(key, None)
-            self._unsettled.pop(key, None)
-            for session in line.servers.values():
-                del session.lines[key]
+    def _open_queue(self, line: Line, name: str) -> Queue:
+        self._empty.pop(line.key, None)
+        owner = self._owners.get(name)
+        owner.waiting += 1
+        queue = line.queues[name] = Queue(owner, line)
+        if line.servers:
+            owner.queues[line.key] = queue
+            self._await_turn(queue)
+        return queue
 
-    def _link(self, session: Session, key: LineKey, line: Line) -> None:
-        if session.draining or key[0] in session.withdrawn or not serves(session.offer, line.requirement):
+    def _close_if_empty(self, queue: Queue) -> None:
+        if queue.jobs:
             return
-        session.lines[key] = line
+        line, owner = queue.line, queue.owner
+        del line.queues[owner.name]
+        line.turns.drop(owner.name)
+        owner.queues.pop(line.key, None)
+        owner.waiting -= 1
+        self._owners.rest(owner)
+        self._reasons.forget(queue)
+        if not line.queues:
+            self._empty[line.key] = line
+            if len(self._empty) > KEPT_LINES:
+                self._forget(self._empty.popitem(last=False)[1])
+
+    def _forget(self, line: Line) -> None:
+        del self._lines[line.key]
+        self._stirred.pop(line.key, None)
+        for session in line.servers.values():
+            del session.lines[line.key]
+
+    def _link(self, session: Session, line: Line) -> None:
+        if session.draining or line.key[0] in session.withdrawn or not serves(session.offer, line.requirement):
+            return
+        first = not line.servers
+        session.lines[line.key] = line
         line.servers[session.id] = session
         if session.free:
             line.idle[session.id] = session
-        self._judge(key, line)
+        if first:
+            for queue in line.queues.values():
+                queue.owner.queues[line.key] = queue
+                self._await_turn(queue)
+                self._reasons.note(queue)
 
-    def _unlink(self, session: Session) -> None:
-        lines, session.lines = session.lines, {}
-        for key, line in lines.items():
-            line.servers.pop(session.id, None)
+    def _unlink(self, session: Session, keys: Iterable[LineKey]) -> None:
+        for key in keys:
+            line = session.lines.pop(key)
+            del line.servers[session.id]
             line.idle.pop(session.id, None)
-            self._judge(key, line)
-
-    def _judge(self, key: LineKey, line: Line) -> None:
-        """See whether the line's reason for waiting has changed, which concerns every job in it."""
-        reason = Reason.BUSY if line.servers else Reason.NO_WORKER
-        if reason is not line.reason:
-            line.reason = reason
-            self._note(key, line, line.told)
-
-    def _note(self, key: LineKey, line: Line, jobs: Iterable[int]) -> None:
-        line.untold |= dict.fromkeys(jobs)
-        self._unsettled[key] = line
+            if not line.servers:
+                line.turns.clear()
+                for queue in line.queues.values():
+                    del queue.owner.queues[key]
+                    self._reasons.note(queue)
 
 
 #: From the farthest to the nearest.
 _NEARNESS = (Lack.ARCH, Lack.IMAGE, Lack.KVM, Lack.TAGS)
-
-
-def _key(requirement: Requirement) -> LineKey:
-    return (requirement.key, tuple(sorted(requirement.tags)))
 
 
 def _wanted(requirement: Requirement) -> str:

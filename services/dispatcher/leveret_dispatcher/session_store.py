@@ -1,6 +1,8 @@
 """Sessions in the database: the live ones, for the next leader; those that ended, to know them when they come back."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from leveret_dispatcher.matching import Session
@@ -24,11 +26,12 @@ async def write(on: "Connection", session: Session) -> None:
     """Write a session that lives, new, changed or back."""
     await on.execute(
         """
-        insert into session (id, worker, spool, offer, slots, draining) values ($1, $2, $3, $4, $5, $6)
+        insert into session (id, worker, spool, offer, slots, draining, public_key) values ($1, $2, $3, $4, $5, $6, $7)
         on conflict (id) do update set offer = excluded.offer, slots = excluded.slots,
-            draining = excluded.draining, ended_at = null, ended_as = null
+            draining = excluded.draining, public_key = excluded.public_key, ended_at = null, ended_as = null
         """,
         session.id, session.worker, session.spool, session.offer.model_dump_json(), session.slots, session.draining,
+        session.public_key,
     )  # fmt: skip
 
 
@@ -43,6 +46,12 @@ async def live(on: "Connection") -> list[Session]:
     return [_session(row) for row in await on.fetch("select * from session where ended_at is null")]
 
 
+async def since(on: "Connection", sessions: Iterable[str]) -> dict[str, datetime]:
+    """Read when each of `sessions` joined."""
+    rows = await on.fetch("select id, since from session where id = any($1::uuid[])", list(sessions))
+    return {str(row["id"]): row["since"] for row in rows}
+
+
 async def past(on: "Connection", session: str) -> PastSession | None:
     """Find a session that has ended."""
     row = await on.fetchrow("select worker, ended_as from session where id = $1 and ended_at is not null", session)
@@ -51,4 +60,6 @@ async def past(on: "Connection", session: str) -> PastSession | None:
 
 def _session(row: Any) -> Session:
     offer = Capabilities.model_validate_json(row["offer"])
-    return Session(row["worker"], str(row["id"]), str(row["spool"]), offer, row["slots"], row["draining"])
+    return Session(
+        row["worker"], str(row["id"]), str(row["spool"]), offer, row["slots"], row["draining"], row["public_key"]
+    )

@@ -1,10 +1,14 @@
 """One live session a worker name: what to make of the first words of a session. Pure."""
 
 from enum import StrEnum
+from functools import lru_cache
 
 from leveret_dispatcher.matching import Session
 from leveret_dispatcher.session_store import PastSession
+from leveret_proto.capability import SECRETS_TAG
+from leveret_proto.envelope import Unreadable
 from leveret_proto.messages import WorkerBeat
+from leveret_runtime.sealing import SealError, seal
 
 
 class Standing(StrEnum):
@@ -41,6 +45,26 @@ def judge(beat: WorkerBeat, live: Session | None, past: PastSession | None) -> S
     return Standing.RESTARTED if live.spool == beat.spool else Standing.REFUSED
 
 
+def believed_key(beat: WorkerBeat) -> None:
+    """Check that a session to which jobs with secrets may go has a key that they can be sealed to.
+
+    Raises:
+        Unreadable: it has none.
+    """
+    if beat.public_key is not None:
+        _check_key(beat.public_key)
+    elif SECRETS_TAG in beat.capabilities.tags:
+        raise Unreadable(f"it carries the tag {SECRETS_TAG}, and gives no public key")
+
+
+@lru_cache(maxsize=4096)
+def _check_key(public_key: str) -> None:
+    try:
+        seal(b"", public_key)
+    except SealError as error:
+        raise Unreadable(f"public_key: {error}") from None
+
+
 def new_session(beat: WorkerBeat) -> Session:
     """Make the session that a beat begins."""
-    return Session(beat.worker, beat.session, beat.spool, beat.capabilities, beat.slots, beat.draining)
+    return Session(beat.worker, beat.session, beat.spool, beat.capabilities, beat.slots, beat.draining, beat.public_key)

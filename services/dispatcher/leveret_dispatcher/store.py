@@ -1,18 +1,20 @@
 """The dispatcher's tables: each function is one statement (or two) inside the caller's transaction. No decisions."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from leveret_dispatcher.lifecycle import AttemptRecord, Course, Fate
+from leveret_dispatcher.lifecycle import AttemptRecord, Course, Fate, pending_tasks
 from leveret_proto.base import JobFacts
 from leveret_proto.capability import Requirement
 from leveret_proto.manifest import Manifest
-from leveret_proto.messages import Artifact, JobStatus, ReadyJob, Reason, TaskResult, Timings
-from leveret_proto.words import escape
+from leveret_proto.messages import Artifact, JobStatus, ReadyJob, Reason, Submission, TaskResult, Timings
+from leveret_proto.words import escape, unescape
 
 if TYPE_CHECKING:
     from leveret_runtime.db import Connection
@@ -35,6 +37,26 @@ class JobRow:
     submitted_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job that has come, and the seconds that an attempt at it may run and that it may wait for its first one."""
+
+    ready: ReadyJob
+    time_limit: float
+    queue_deadline: float
+
+
+class WaitingJob(NamedTuple):
+    """A job in the backlog. `reason` is the one last told."""
+
+    id: int
+    owner: str
+    requirement: Requirement
+    priority: int
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,38 +74,41 @@ class NewAttempt:
 
 _JOB = """
     id, facts, requirement, time_limit, status, reason, detail, attempt, worker, losses, cancelling, tasks, artifacts,
-    timings, submitted_at, started_at, ended_at
+    timings, submitted_at, started_at, ended_at, priority
 """
 
 
-async def lock_jobs(on: "Connection", jobs: Iterable[int]) -> dict[int, JobRow]:
-    """Read the rows of `jobs` and keep them from changing until the transaction ends."""
-    rows = await on.fetch(
-        f"select {_JOB} from job where id = any($1::bigint[]) order by id for update", sorted(set(jobs))
-    )
+async def read_jobs(on: "Connection", jobs: Iterable[int]) -> dict[int, JobRow]:
+    """Read the rows of `jobs`. Nobody else changes them until the leader's transaction ends."""
+    rows = await on.fetch(f"select {_JOB} from job where id = any($1::bigint[])", list(jobs))
     return {row["id"]: _job(row) for row in rows}
 
 
-async def insert_jobs(on: "Connection", jobs: Sequence[tuple[ReadyJob, float]]) -> set[int]:
-    """Insert jobs with their time limits; give the ids of those that were new. `write_jobs` sets their course."""
+async def insert_jobs(on: "Connection", jobs: Sequence[NewJob]) -> set[int]:
+    """Insert jobs; give the ids of those that were new. All are `pending` for now."""
+    ready = [job.ready for job in jobs]
     rows = await on.fetch(
         """
         insert into job (id, owner, facts, requirement, manifest, priority, ready, time_limit, submitted_at,
-                         status, reason, tasks)
-        select u.*, 'pending', 'submitted', '[]'
+                         queue_until, status, reason, tasks)
+        select id, owner, facts, requirement, manifest, priority, ready, time_limit, submitted_at,
+               queue_until, 'pending', 'submitted', tasks
         from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[],
-                    $8::double precision[], $9::timestamptz[]) u
+                    $8::double precision[], $9::timestamptz[], $10::timestamptz[], $11::text[])
+             u (id, owner, facts, requirement, manifest, priority, ready, time_limit, submitted_at, queue_until, tasks)
         on conflict do nothing returning id
         """,
-        [job.facts.job for job, _ in jobs],
-        [escape(job.facts.owner) for job, _ in jobs],
-        [job.facts.model_dump_json() for job, _ in jobs],
-        [job.requirement.model_dump_json() for job, _ in jobs],
-        [job.manifest.model_dump_json(exclude_defaults=True) for job, _ in jobs],
-        [job.priority for job, _ in jobs],
-        [job.model_dump_json(exclude={"facts", "requirement", "manifest"}) for job, _ in jobs],
-        [limit for _, limit in jobs],
-        [job.submitted_at for job, _ in jobs],
+        [job.facts.job for job in ready],
+        [escape(job.facts.owner) for job in ready],
+        [job.facts.model_dump_json() for job in ready],
+        [job.requirement.model_dump_json() for job in ready],
+        [job.manifest.model_dump_json(exclude_defaults=True) for job in ready],
+        [job.priority for job in ready],
+        [job.model_dump_json(exclude={"facts", "requirement", "manifest"}) for job in ready],
+        [job.time_limit for job in jobs],
+        [job.submitted_at for job in ready],
+        [job.ready.submitted_at + timedelta(seconds=job.queue_deadline) for job in jobs],
+        [_TASKS.dump_json(pending_tasks(task.name for task in job.manifest.tasks)).decode() for job in ready],
     )
     return {row["id"] for row in rows}
 
@@ -123,6 +148,24 @@ async def manifests(on: "Connection", jobs: Iterable[int]) -> dict[int, Manifest
     return {row["id"]: Manifest.model_validate_json(row["manifest"]) for row in rows}
 
 
+async def resubmission(on: "Connection", job: int) -> Submission | None:
+    """Read what submits a job again, as it is now: its manifest and circumstances, without group and dependencies."""
+    row = await on.fetchrow("select facts, manifest, priority, ready from job where id = $1", job)
+    if row is None:
+        return None
+    facts = JobFacts.model_validate_json(row["facts"])
+    return Submission(
+        manifest=Manifest.model_validate_json(row["manifest"]).to_yaml(),
+        note=facts.note,
+        tags=facts.tags,
+        visibility=facts.visibility,
+        priority=row["priority"],
+        # what was withheld from a stranger's patch stays withheld
+        secrets=json.loads(row["ready"])["secrets"],
+        retry_of=job,
+    )
+
+
 async def find_job(on: "Connection", job: int) -> JobRow | None:
     row = await on.fetchrow(f"select {_JOB} from job where id = $1", job)
     return None if row is None else _job(row)
@@ -143,16 +186,33 @@ async def list_jobs(
     return [_job(row) for row in rows]
 
 
-async def waiting_jobs(on: "Connection") -> list[tuple[int, Requirement, Reason]]:
-    """Read the backlog: id, requirement and the reason last told. Few distinct requirements, so each is parsed once."""
-    parsed: dict[str, Requirement] = {}
-    found = []
-    for row in await on.fetch("select id, requirement, reason from job where status = 'pending' order by id"):
-        text = row["requirement"]
-        if text not in parsed:
-            parsed[text] = Requirement.model_validate_json(text)
-        found.append((row["id"], parsed[text], Reason(row["reason"])))
-    return found
+async def waiting_jobs(on: "Connection") -> list[WaitingJob]:
+    """Read the backlog, the lowest id first. Few distinct requirements and owners, so each is parsed once."""
+    requirement, owner = cache(Requirement.model_validate_json), cache(unescape)
+    rows = await on.fetch(
+        "select id, owner, requirement, priority, reason from job where status = 'pending' order by id"
+    )
+    return [
+        WaitingJob(id_, owner(word), requirement(text), priority, Reason(reason))
+        for id_, word, text, priority, reason in rows
+    ]
+
+
+async def prioritize(on: "Connection", job: int, priority: int) -> None:
+    """Change a job's priority."""
+    await on.execute("update job set priority = $2 where id = $1", job, priority)
+
+
+async def overstayed_jobs(on: "Connection", most: int) -> list[int]:
+    """Give up to `most` jobs that have waited for their first attempt as long as they may."""
+    rows = await on.fetch(
+        """
+        select id from job where status = 'pending' and attempt = 0 and queue_until <= now()
+        order by queue_until limit $1
+        """,
+        most,
+    )
+    return [row["id"] for row in rows]
 
 
 def _job(row: Any) -> JobRow:
@@ -164,7 +224,7 @@ def _job(row: Any) -> JobRow:
         row["id"], JobFacts.model_validate_json(row["facts"]), Requirement.model_validate_json(row["requirement"]),
         course, row["time_limit"], _ARTIFACTS.validate_json(row["artifacts"]),
         Timings.model_validate_json(row["timings"]) if row["timings"] else None,
-        row["submitted_at"], row["started_at"], row["ended_at"],
+        row["submitted_at"], row["started_at"], row["ended_at"], row["priority"],
     )  # fmt: skip
 
 
@@ -245,7 +305,7 @@ async def attempts_under_way(on: "Connection") -> list[Any]:
     """Read every attempt without a fate, and the seconds since it started (or was granted)."""
     return await on.fetch(
         """
-        select a.id, a.job, a.number, a.worker, a.seq, a.time_limit, j.cancelling,
+        select a.id, a.job, a.number, a.worker, a.seq, a.time_limit, j.owner, j.cancelling,
                extract(epoch from now() - coalesce(a.started_at, a.granted_at))::double precision as elapsed
         from attempt a join job j on j.id = a.job where a.fate is null
         """

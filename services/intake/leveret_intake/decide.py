@@ -5,7 +5,7 @@ change them.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +23,8 @@ from leveret_runtime.hostile_frames import UNREADABLE_HEADERS
 #: Content types of a raw manifest; none at all means the same.
 YAML_TYPES = frozenset({"", "application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain"})
 #: What a raw manifest's AMQP headers may say.
-HEADERS = ("note", "tags", "visibility", "priority", "secrets")
+HEADERS = ("note", "tags", "visibility", "priority", "secrets", "depends_on", "group")
+_LISTS = ("tags", "depends_on")
 #: Characters of an owner's name; that of a project is bounded by the routing word itself.
 OWNER_LENGTH = 64
 
@@ -98,7 +99,7 @@ def decide(envelope: Envelope, body: bytes, limits: Limits, default_arch: str = 
         submission=submission,
         manifest=reading.manifest,
         requirement=requirement(reading.manifest, default_arch),
-        warnings=found + unserved(submission, reading.manifest, _text(manifest_text)),
+        warnings=found + unserved(reading.manifest, _text(manifest_text)),
         submitter=envelope.user_id or None,
     )
 
@@ -122,6 +123,14 @@ def conflict(accepted: Accept, job: int) -> Reject:
         "give every manifest a message_id of its own"
     )
     answer = _rejected(accepted.message_id, "conflict", text)
+    return Reject(answer, False, accepted.owner, accepted.project, accepted.submission.visibility)
+
+
+def unknown_jobs(accepted: Accept, jobs: Sequence[int]) -> Reject:
+    """Give the answer to a submission that depends on `jobs`, which its owner does not have."""
+    named = f"is no job {jobs[0]}" if len(jobs) == 1 else f"are no jobs {', '.join(map(str, jobs))}"
+    text = f"there {named} of yours; depends_on takes the numbers of jobs that {accepted.owner} has submitted before"
+    answer = _rejected(accepted.message_id, "faults", text)
     return Reject(answer, False, accepted.owner, accepted.project, accepted.submission.visibility)
 
 
@@ -163,6 +172,8 @@ def _contents(envelope: Envelope, body: bytes) -> tuple[Submission, bytes | str]
         raise _EnvelopeFault(f"content type {content_type[:80]!r}; send application/yaml or {JSON}")
     for tag in submission.tags:
         _printable("tag", tag)
+    if submission.group is not None:
+        _printable("group", submission.group)
     if submission.note and "\0" in submission.note:
         raise _EnvelopeFault("note has a NUL character")
     return submission, text
@@ -179,9 +190,10 @@ def _from_headers(headers: Mapping[str, Any]) -> Submission:
     if UNREADABLE_HEADERS in headers:
         raise _EnvelopeFault("the headers are no AMQP table of UTF-8 names and known types")
     given = {name: headers[name] for name in HEADERS if headers.get(name) is not None}
-    # tools that can only send texts write the list with commas
-    if isinstance(given.get("tags"), str):
-        given["tags"] = [tag.strip() for tag in given["tags"].split(",") if tag.strip()]
+    # tools that can only send texts write a list with commas
+    for name in _LISTS:
+        if isinstance(given.get(name), str):
+            given[name] = [item.strip() for item in given[name].split(",") if item.strip()]
     try:
         return Submission.model_validate({"manifest": ""} | given)
     except ValidationError as error:

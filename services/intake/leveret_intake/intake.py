@@ -9,9 +9,9 @@ import asyncio
 import structlog
 from aio_pika.abc import AbstractIncomingMessage
 
-from leveret_intake.decide import Accept, Envelope, Reject, conflict, decide
+from leveret_intake.decide import Accept, Envelope, Reject, conflict, decide, unknown_jobs
 from leveret_intake.failpoints import BEFORE_ACK, BETWEEN_COMMIT_AND_PUBLISH
-from leveret_intake.store import Store, Stored
+from leveret_intake.store import Store, Stored, UnknownJobs
 from leveret_proto import keys
 from leveret_proto.base import JobFacts, Message
 from leveret_proto.envelope import Parcel, pack
@@ -58,7 +58,11 @@ class Intake:
         if isinstance(decision, Reject):
             await self._reject(message, decision)
             return
-        stored = await self._store.record(decision, bool(message.redelivered))
+        try:
+            stored = await self._store.record(decision, bool(message.redelivered))
+        except UnknownJobs as unknown:
+            await self._reject(message, unknown_jobs(decision, unknown.jobs))
+            return
         if stored.digest != decision.digest:
             await self._reject(message, conflict(decision, stored.job))
             return
@@ -143,16 +147,19 @@ def ready_job(accepted: Accept, stored: Stored) -> ReadyJob:
             submission=stored.message_id,
             tags=submission.tags,
             note=submission.note,
+            group=submission.group,
+            retry_of=submission.retry_of,
             link=stored.link,
         ),
-        manifest=accepted.manifest,
+        # said outright, so that no worker has to guess what the installation's default is
+        manifest=accepted.manifest.model_copy(update={"arch": accepted.requirement.arch}),
         requirement=accepted.requirement,
         priority=submission.priority,
         secrets=submission.secrets,
-        depends_on=submission.depends_on,
-        group=submission.group,
+        depends_on=tuple(dict.fromkeys(submission.depends_on)),
         submitter=accepted.submitter,
         time_limit=accepted.manifest.leveret.time_limit,
+        queue_deadline=accepted.manifest.leveret.queue_deadline,
         submitted_at=stored.submitted_at,
     )
 

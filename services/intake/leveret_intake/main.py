@@ -35,10 +35,9 @@ async def _session(config: Config, stop: asyncio.Event) -> None:
             )  # fmt: skip
             consumer = await Consumer.open(broker, INTAKE_SUBMISSIONS, prefetch=prefetch, stop=stop)
             ready("taking submissions")
-            async for message in consumer:
-                async with asyncio.TaskGroup() as group:
-                    for delivered in (message, *consumer.ready(prefetch - 1)):
-                        group.create_task(intake.handle(delivered))
+            async with asyncio.TaskGroup() as handling:  # at most `prefetch` at a time
+                async for message in consumer:
+                    handling.create_task(intake.handle(message))
 
 
 main = command("intake", Config, serve)

@@ -3,24 +3,17 @@
 import asyncio
 import base64
 
-import structlog
-from aio_pika.abc import AbstractIncomingMessage
-
 from leveret_logsink.catalogue import Catalogue
+from leveret_logsink.replying import reply
 from leveret_logsink.storage import Storage
 from leveret_logsink.streams import Stream
 from leveret_proto.base import JobFacts, Visibility
-from leveret_proto.envelope import Unreadable, pack, unpack_as
+from leveret_proto.envelope import Unreadable, unpack_as
 from leveret_proto.keys import RoutingKeyError, parse_command
-from leveret_proto.messages import CommandFailed, HistoryReply, LogHistory, LogView, Message
+from leveret_proto.messages import CommandFailed, HistoryReply, LogHistory, LogView
 from leveret_proto.topology import LOGSINK_HISTORY
-from leveret_runtime.broker import Consumer, Publisher, Refused, settle
+from leveret_runtime.broker import Consumer, Publisher, settle
 from leveret_runtime.dead import file_dead
-
-log = structlog.get_logger(__name__)
-
-#: Replies go to queues that the broker made for one asker, and nowhere else.
-REPLY_QUEUES = ("amq.rabbitmq.reply-to", "amq.gen-")
 
 
 class History:
@@ -36,12 +29,12 @@ class History:
             try:
                 owner = parse_command(message.routing_key or "").owner
                 asked = unpack_as(LogHistory, message.body, message.type)
-                reply = await self.answer(owner, asked)
+                answer = await self.answer(owner, asked)
             except (Unreadable, RoutingKeyError) as error:
-                await _reply(publisher, message, CommandFailed(code="bad-request", message=str(error)))
+                await reply(publisher, message, CommandFailed(code="bad-request", message=str(error)))
                 await file_dead(publisher, message, LOGSINK_HISTORY, str(error), app="logsink")
                 continue
-            await _reply(publisher, message, reply)
+            await reply(publisher, message, answer)
             await settle(message)
 
     async def answer(self, owner: str, asked: LogHistory) -> HistoryReply | CommandFailed:
@@ -77,14 +70,3 @@ def _view(stream: Stream) -> LogView:
         bytes=held.stored.contiguous,
         sha256=held.end.sha256 if held.end and stream.state == "sealed" else None,
     )
-
-
-async def _reply(publisher: Publisher, asked: AbstractIncomingMessage, reply: Message) -> None:
-    """Reply, where the asker gave a queue of its own for that. An asker that has gone gets nothing."""
-    to = asked.reply_to or ""
-    if not to.startswith(REPLY_QUEUES):
-        return
-    try:
-        await publisher.send("", to, pack(reply), app="logsink", mandatory=False, correlation_id=asked.correlation_id)
-    except Refused:
-        log.warning("reply not taken", command=asked.type)

@@ -2,7 +2,8 @@
 
 Chunks are stored (storing.py), job events say whose they are (record.py), the proof seals logs or gives them up
 (proof.py), the outbox publishes that; followers get the live tail (tail.py), readers history (history.py) or HTTP
-(web.py). All of them meet in the database: each can crash, or run beside another logsink, without the others noticing.
+(web.py), and subscribers the events of the past (replay.py). All of them meet in the database or the broker: each can
+crash, or run beside another logsink, without the others noticing.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from leveret_logsink.config import LogsinkConfig  # noqa: E402
 from leveret_logsink.history import History  # noqa: E402
 from leveret_logsink.proof import Proof  # noqa: E402
 from leveret_logsink.record import Record  # noqa: E402
+from leveret_logsink.replay import answer_replays  # noqa: E402
 from leveret_logsink.storage import Storage  # noqa: E402
 from leveret_logsink.storing import WRITERS, Storing  # noqa: E402
 from leveret_logsink.tail import Tail  # noqa: E402
@@ -79,6 +81,7 @@ class Logsink:
             group.create_task(self._outbox.run(publisher, public, stop))
             group.create_task(self._proof.run(self._wake_publishers, stop))
             group.create_task(self._tail.run(live, stop))
+            group.create_task(answer_replays(broker, stop))
             for queue, run in (
                 (topology.LOGSINK_RECORD, self._record.run),
                 (topology.LOGSINK_HISTORY, self._history.run),

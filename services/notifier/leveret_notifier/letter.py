@@ -1,4 +1,4 @@
-"""The mail that tells of a job's end: its recipients, headers and text, modelled on builds.sr.ht's. Pure.
+"""The mail that tells of a job's or group's end: recipients, headers and text, modelled on builds.sr.ht's. Pure.
 
 Whatever comes from a manifest or a guest is stripped of control characters before it gets near a header.
 """
@@ -11,23 +11,25 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from uuid import UUID
 
+from leveret_notifier.ended import Ended
 from leveret_notifier.outcome import Unsendable
 from leveret_proto.manifest import Trigger
 from leveret_proto.manifest.addresses import Address, addresses
-from leveret_proto.messages import EndedJob, TaskResult, TaskState
+from leveret_proto.messages import EndedGroup, EndedJob, JobStatus, TaskResult, TaskState
 
 MAX_RECIPIENTS = 50
 _MAX_SUBJECT_TAGS = 200
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _MESSAGE_ID = re.compile(r"<?([!-;=?A-~]{1,240}@[!-;=?A-~]{1,240})>?")
 _MARKS = {TaskState.SUCCESS: "✓", TaskState.FAILED: "✗"}
+_JOB_MARKS = {JobStatus.SUCCESS: "✓", JobStatus.CANCELLED: "-"}
 
 
 #: Lines as long as RFC 5322 section 2.1.1 lets them be: a shorter limit has Python break a Message-ID apart.
 _WIRE = SMTP.clone(max_line_length=990)
 
 
-def letter(ended: EndedJob, trigger: Trigger, sender: Address, delivery: UUID) -> EmailMessage:
+def letter(ended: Ended, trigger: Trigger, sender: Address, delivery: UUID) -> EmailMessage:
     """Write the mail; the same one for every try, so that a receiver who got two can tell by the Message-ID.
 
     Raises:
@@ -38,7 +40,7 @@ def letter(ended: EndedJob, trigger: Trigger, sender: Address, delivery: UUID) -
     for header, text in (("To", trigger.to), ("Cc", trigger.cc)):
         if text and text.strip():
             mail[header] = [_header_address(address) for address in _read(header, text)]
-    mail["Subject"] = f"[{_label(ended)}] build {ended.status}"
+    mail["Subject"] = _subject(ended) if isinstance(ended, EndedJob) else _group_subject(ended)
     mail["Date"] = format_datetime(ended.ended_at)
     mail["Message-ID"] = f"<{delivery}@{_domain(sender)}>"
     answered = _message_id(trigger.in_reply_to)
@@ -46,7 +48,8 @@ def letter(ended: EndedJob, trigger: Trigger, sender: Address, delivery: UUID) -
         mail["In-Reply-To"] = answered
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Leveret-Delivery"] = str(delivery)
-    mail.set_content(_text(ended), cte="quoted-printable")
+    text = _text(ended) if isinstance(ended, EndedJob) else _group_text(ended)
+    mail.set_content(text, cte="quoted-printable")
     return mail
 
 
@@ -103,6 +106,10 @@ def _message_id(text: str | None) -> str | None:
     return f"<{found[1]}>" if found else None
 
 
+def _subject(ended: EndedJob) -> str:
+    return f"[{_label(ended)}] build {ended.status}"
+
+
 def _label(ended: EndedJob) -> str:
     """Name the build as builds.sr.ht does, by its tags; without tags, by its project."""
     named = "/".join(ended.facts.tags) or f"{ended.facts.owner}/{ended.facts.project}"
@@ -124,6 +131,23 @@ def _text(ended: EndedJob) -> str:
         parts.append(f"Setup log: {_plain(ended.setup_log_url)}")
     if ended.artifacts:
         parts.append("\n".join(["Artifacts:", *_artifact_lines(ended)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _group_subject(ended: EndedGroup) -> str:
+    return f"[{_group_label(ended)}] group {ended.group.state}"
+
+
+def _group_label(ended: EndedGroup) -> str:
+    return _CONTROLS.sub(" ", f"{ended.group.owner}/{ended.group.group}")
+
+
+def _group_text(ended: EndedGroup) -> str:
+    group = ended.group
+    parts = [f"{_group_label(ended)}: {group.state.upper()}"]
+    if group.note:
+        parts.append(_plain(group.note))
+    parts.append("\n".join(f"{_JOB_MARKS.get(job.status, '✗')} #{job.job}, {job.status}" for job in group.jobs))
     return "\n\n".join(parts) + "\n"
 
 

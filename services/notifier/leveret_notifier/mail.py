@@ -7,11 +7,11 @@ from uuid import UUID
 
 import aiosmtplib
 
+from leveret_notifier.ended import Ended
 from leveret_notifier.letter import letter, recipients
 from leveret_notifier.outcome import Outcome, Unsendable, failed, judge_recipients, judge_smtp, retrying
 from leveret_proto.manifest import Trigger
 from leveret_proto.manifest.addresses import Address
-from leveret_proto.messages import EndedJob
 
 #: Seconds for a polite good-bye; the mail is accepted by then.
 QUIT_LIMIT = 2.0
@@ -43,7 +43,7 @@ class MailSender:
         self._limit = limit
 
     async def send(
-        self, ended: EndedJob, trigger: Trigger, delivery: UUID, remaining: tuple[str, ...] | None, reached: int
+        self, ended: Ended, trigger: Trigger, delivery: UUID, remaining: tuple[str, ...] | None, reached: int
     ) -> Outcome:
         """Make one try.
 

@@ -6,6 +6,7 @@ import random
 import structlog
 
 from leveret_notifier import store
+from leveret_notifier.ended import named
 from leveret_notifier.failpoints import DELIVERY_BEFORE_SEND, DELIVERY_BETWEEN_SEND_AND_COMMIT
 from leveret_notifier.mail import MailSender
 from leveret_notifier.outcome import Outcome, failed, retrying
@@ -13,7 +14,7 @@ from leveret_notifier.schedule import Schedule
 from leveret_notifier.store import Delivery
 from leveret_notifier.webhook import WebhookSender
 from leveret_proto import keys
-from leveret_proto.messages import DeliveryEvent
+from leveret_proto.messages import DeliveryEvent, EndedJob, JobFacts
 from leveret_proto.topology import RECORD
 from leveret_runtime.db import Connection, Database
 from leveret_runtime.failpoints import failpoint
@@ -92,7 +93,7 @@ class Sending:
             )
         except Exception as error:
             # One trigger's oddity must not stop everyone's: it costs its own tries, and the log says where we failed.
-            log.exception("fault while sending", delivery=str(delivery.id), job=delivery.ended.facts.job)
+            log.exception("fault while sending", delivery=str(delivery.id), **named(delivery.ended))
             return retrying("a fault in the notifier", repr(error))
 
     async def _record(self, delivery: Delivery, outcome: Outcome) -> None:
@@ -105,13 +106,13 @@ class Sending:
                 delay = planned
         async with self._database.transaction() as on:
             counted = await store.record(on, delivery, outcome, delay)
-            if counted:
-                await _put_event(on, delivery, outcome)
+            if counted and isinstance(delivery.ended, EndedJob):
+                await _put_event(on, delivery, delivery.ended.facts, outcome)
         self._outbox.wake()
         log.info(
             "delivery" if counted else "delivery, too late to count",
-            delivery=str(delivery.id), job=delivery.ended.facts.job, action=delivery.trigger.action,
-            status=outcome.status, tries=delivery.tries, detail=outcome.detail, answer=outcome.answer[:200],
+            delivery=str(delivery.id), **named(delivery.ended), action=delivery.trigger.action, status=outcome.status,
+            tries=delivery.tries, detail=outcome.detail, answer=outcome.answer[:200],
             again_in=round(delay, 1),
         )  # fmt: skip
 
@@ -123,8 +124,8 @@ def _given_up(delivery: Delivery, outcome: Outcome) -> Outcome:
     return failed(f"given up after {delivery.tries} tries: {outcome.detail}", outcome.answer)
 
 
-async def _put_event(on: Connection, delivery: Delivery, outcome: Outcome) -> None:
-    facts = delivery.ended.facts
+async def _put_event(on: Connection, delivery: Delivery, facts: JobFacts, outcome: Outcome) -> None:
+    """Tell of a job's delivery. Events are numbered by job, so a group's deliveries stand in the log alone."""
     event = DeliveryEvent(
         facts=facts,
         source="notifier",

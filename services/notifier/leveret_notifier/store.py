@@ -1,13 +1,14 @@
-"""The notifier's tables: ended jobs, and the deliveries they caused. All times are PostgreSQL's."""
+"""The notifier's tables: ended jobs and groups, and the deliveries they caused. All times are PostgreSQL's."""
 
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from leveret_notifier.ended import Ended
 from leveret_notifier.outcome import ANSWER_LIMIT, Outcome
-from leveret_notifier.triggers import delivery_id
+from leveret_notifier.triggers import delivery_id, group_delivery_id, group_id
 from leveret_proto.manifest import Trigger
-from leveret_proto.messages import EndedJob
+from leveret_proto.messages import EndedGroup, EndedJob
 from leveret_runtime.db import Connection, Database
 
 
@@ -16,19 +17,26 @@ class Delivery:
     """A delivery whose try has begun. `tries` counts this one."""
 
     id: UUID
-    ended: EndedJob
+    ended: Ended
     trigger: Trigger
     tries: int
     remaining: tuple[str, ...] | None
     reached: int
 
 
-async def add(on: Connection, ended: EndedJob, fired: list[int]) -> None:
-    """Write the deliveries for the triggers with these indexes. Nothing changes where the job is known already."""
+async def add(on: Connection, ended: Ended, fired: list[int]) -> None:
+    """Write the deliveries for the triggers with these indexes. Nothing changes where what ended is known already."""
+    if isinstance(ended, EndedJob):
+        await _add_job(on, ended, fired)
+    else:
+        await _add_group(on, ended, fired)
+
+
+async def _add_job(on: Connection, ended: EndedJob, fired: list[int]) -> None:
     fresh = await on.fetchval(
         "insert into ended_job (job, message) values ($1, $2) on conflict do nothing returning job",
         ended.facts.job,
-        ended.model_copy(update={"triggers": ()}).model_dump_json(exclude_none=True).encode(),
+        _without_triggers(ended),
     )
     if fresh is None:
         return
@@ -41,6 +49,28 @@ async def add(on: Connection, ended: EndedJob, fired: list[int]) -> None:
     )
 
 
+async def _add_group(on: Connection, ended: EndedGroup, fired: list[int]) -> None:
+    group = group_id(ended)
+    fresh = await on.fetchval(
+        "insert into ended_group (id, message) values ($1, $2) on conflict do nothing returning id",
+        group,
+        _without_triggers(ended),
+    )
+    if fresh is None:
+        return
+    await on.executemany(
+        "insert into delivery (id, ended_group, trigger_index, trigger) values ($1, $2, $3, $4)",
+        [
+            (group_delivery_id(group, index), group, index, ended.triggers[index].model_dump_json().encode())
+            for index in fired
+        ],
+    )
+
+
+def _without_triggers(ended: Ended) -> bytes:
+    return ended.model_copy(update={"triggers": ()}).model_dump_json(exclude_none=True).encode()
+
+
 async def claim(database: Database, most: int, seconds: float) -> list[Delivery]:
     """Begin a try of up to `most` due deliveries.
 
@@ -50,12 +80,13 @@ async def claim(database: Database, most: int, seconds: float) -> list[Delivery]
         rows = await on.fetch(
             """
             update delivery d set tries = d.tries + 1, due_at = now() + make_interval(secs => $2)
-            from ended_job j
-            where j.job = d.job and d.id in (
+            where d.id in (
                 select id from delivery where state = 'waiting' and due_at <= now()
                 order by due_at limit $1 for update skip locked
             )
-            returning d.id, j.message, d.trigger, d.tries, d.remaining, d.reached
+            returning d.id, d.trigger, d.tries, d.remaining, d.reached,
+                (select message from ended_job j where j.job = d.job) as of_job,
+                (select message from ended_group g where g.id = d.ended_group) as of_group
             """,
             most,
             seconds,
@@ -64,9 +95,14 @@ async def claim(database: Database, most: int, seconds: float) -> list[Delivery]
 
 
 def _delivery(row: Any) -> Delivery:
+    ended: Ended
+    if row["of_job"] is not None:
+        ended = EndedJob.model_validate_json(row["of_job"])
+    else:
+        ended = EndedGroup.model_validate_json(row["of_group"])
     return Delivery(
         id=row["id"],
-        ended=EndedJob.model_validate_json(row["message"]),
+        ended=ended,
         trigger=Trigger.model_validate_json(row["trigger"]),
         tries=row["tries"],
         remaining=None if row["remaining"] is None else tuple(row["remaining"]),

@@ -9,6 +9,7 @@ import structlog
 import yarl
 
 from leveret_notifier.address_policy import is_public
+from leveret_notifier.ended import Ended, status
 from leveret_notifier.outcome import ANSWER_LIMIT, Outcome, failed, judge_http, retrying
 from leveret_notifier.payload import payload
 from leveret_notifier.signing import Signer, new_nonce
@@ -58,7 +59,7 @@ class WebhookSender:
         self._limit = limit
         self._agent = agent
 
-    async def send(self, ended: EndedJob, trigger: Trigger, delivery: UUID) -> Outcome:
+    async def send(self, ended: Ended, trigger: Trigger, delivery: UUID) -> Outcome:
         """Make one try."""
         url = _url(trigger.url)
         if url is None:
@@ -68,7 +69,7 @@ class WebhookSender:
             "Content-Type": "application/json",
             "User-Agent": self._agent,
             "X-Leveret-Delivery": str(delivery),
-            "X-Leveret-Event": f"job.{ended.status}",
+            "X-Leveret-Event": f"{'job' if isinstance(ended, EndedJob) else 'group'}.{status(ended)}",
         }
         gate = Gate(self._allow_private)
         try:

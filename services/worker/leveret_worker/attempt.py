@@ -15,12 +15,13 @@ import structlog
 from leveret_guestapi import GuestApiError
 from leveret_proto.messages import Grant, HeldGrant, JobStatus, Reason, TaskState
 from leveret_runtime.failpoints import failpoint
+from leveret_runtime.sealing import KeyPair
 from leveret_worker import artifacts
 from leveret_worker.announcer import Announcer
 from leveret_worker.build import Build, Outcome
 from leveret_worker.config import Config
 from leveret_worker.couriers import artifact_sender, log_sender
-from leveret_worker.guests import Executor, Guest, NoSuchImage
+from leveret_worker.guests import Executor, Guest, Withdrawn
 from leveret_worker.logs import SpooledLog
 from leveret_worker.mirror import Mirror
 from leveret_worker.outlet import Outlet
@@ -33,12 +34,16 @@ log = structlog.get_logger(__name__)
 class Attempt:
     """A grant that this worker holds, until it is settled or abandoned."""
 
-    def __init__(self, grant: Grant, spool: GrantSpool, config: Config, control: Outlet, bulk: Outlet) -> None:
+    def __init__(
+        self, grant: Grant, spool: GrantSpool, config: Config, control: Outlet, bulk: Outlet, keys: KeyPair
+    ) -> None:
+        """`keys`: what the grant's secrets are sealed to."""
         self.grant = grant
         self.announcer = Announcer(control)
         self._spool = spool
         self._config = config
         self._bulk = bulk
+        self._keys = keys
         self._snapshot = Snapshot(grant)
         self._stop: Outcome | None = None
         self._build: asyncio.Task[Outcome] | None = None
@@ -100,9 +105,9 @@ class Attempt:
                 self._snapshot.started(time.monotonic() - arrived)
                 self._say()
                 failpoint("worker.build.started")
-                return await Build(guest, self.grant, self, mirror, self._config.job_url).run()
-        except NoSuchImage as error:
-            return Outcome(None, Reason.HANDED_BACK, f"image {error} is gone from this worker")
+                return await Build(guest, self.grant, self, mirror, self._config.job_url, self._keys).run()
+        except Withdrawn as error:
+            return Outcome(None, Reason.HANDED_BACK, str(error))
         except GuestApiError as error:
             return Outcome(JobStatus.FAILED, Reason.GUEST_LOST, str(error))
         except Exception as error:

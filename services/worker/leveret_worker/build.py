@@ -11,7 +11,9 @@ from typing import Protocol
 from leveret_guestapi import ExitStatus, GuestError
 from leveret_proto.manifest import Manifest, Source, Task
 from leveret_proto.messages import SETUP_LOG, Grant, JobStatus, Reason, TaskState
+from leveret_runtime.sealing import KeyPair
 from leveret_worker.artifacts import ArtifactTooLarge
+from leveret_worker.guest_secrets import SecretNotPlaced, called, place
 from leveret_worker.guests import Guest
 from leveret_worker.logs import SpooledLog
 from leveret_worker.mirror import Mirror, MirrorError
@@ -62,6 +64,8 @@ class Build:
     report: Reporter
     mirror: Mirror
     job_url: str
+    #: What the grant's secrets are sealed to.
+    keys: KeyPair
 
     @property
     def manifest(self) -> Manifest:
@@ -94,6 +98,7 @@ class Build:
         await log.say(f"job {self.grant.facts.job}, attempt {self.grant.attempt}: {self.guest.about}")
         await self.guest.api.sync_clock()
         await self._write_environment()
+        await self._place_secrets(log)
         for name, value in self.manifest.repositories.items():
             await self._add_repository(log, name, value)
         if self.manifest.packages:
@@ -110,6 +115,16 @@ class Build:
             "CI_NAME": "leveret",
         }
         await self._write("/.buildenv", buildenv(self.manifest.environment, builtin), 0o644)
+
+    async def _place_secrets(self, log: SpooledLog) -> None:
+        """Hand over what the dispatcher sealed for us. The first SSH key becomes the identity."""
+        identity = next((secret for secret in self.grant.secrets if secret.kind == "ssh-key"), None)
+        for secret in self.grant.secrets:
+            await log.say(f"handing over secret {called(secret)} ({secret.kind})")
+            try:
+                await place(self.guest, secret, self.keys, identity=secret is identity)
+            except SecretNotPlaced as error:
+                raise _setup_failed(str(error)) from None
 
     async def _write_tasks(self) -> None:
         for task in self.manifest.tasks:
@@ -213,8 +228,10 @@ def _setup_failed(detail: str) -> BuildFailed:
 
 
 #: Scripts for `/bin/sh -eu`; $1: where to clone from, $2: the source's own address, $3: directory, $4: ref or nothing.
+#: Hosts are not checked, as on builds.sr.ht: a fresh machine knows none.
 _CLONE = {
     "git": """
+        export GIT_SSH_COMMAND='ssh -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no'
         git clone --no-checkout -- "$1" "$3"
         if [ "$1" != "$2" ]; then rm -f -- "$1"; git -C "$3" remote set-url origin "$2"; fi
         cd "$3"
@@ -222,7 +239,7 @@ _CLONE = {
         git submodule update --init --recursive
     """,
     "hg": """
-        hg clone -- "$1" "$3"
+        hg clone -e 'ssh -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no' -- "$1" "$3"
         if [ -n "$4" ]; then cd "$3"; hg update -- "$4"; fi
     """,
 }

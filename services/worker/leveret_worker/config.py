@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from leveret_proto.base import Tag
 from leveret_runtime.config import ServiceConfig
 
 
@@ -22,7 +23,7 @@ class Config(ServiceConfig):
     slots: int = Field(default_factory=_default_slots, ge=1, le=256, description="jobs run at the same time")
     spool: Path = Field(description="directory for grants, logs and results on their way; must survive a restart")
     images: Path | None = Field(None, description="image store; none: the user's cache folder")
-    tags: tuple[str, ...] = Field((), description="labels such as disk=large that manifests may require")
+    tags: tuple[Tag, ...] = Field((), description="labels such as disk=large that manifests may require")
 
     executor: Literal["qemu", "process"] = Field("qemu", description="process: no isolation, for tests and development")
     unsandboxed: Literal["refuse", "allow"] = Field("refuse", description="allow: the process executor may be used")
@@ -40,6 +41,7 @@ class Config(ServiceConfig):
     beat_interval: float = Field(10.0, gt=0, description="seconds between beats")
     boot_limit: float = Field(120.0, gt=0, description="seconds a guest may take to its first answer")
     probe_limit: float = Field(10.0, gt=0, description="seconds for the trial boot that proves KVM")
+    probe_interval: float = Field(600.0, gt=0, description="seconds after which emulators and KVM are proved again")
     drain_limit: float = Field(3600.0, ge=0, description="seconds running builds get after SIGTERM, then handed back")
     backlog_limit: int = Field(
         64 * 1024 * 1024, gt=0, description="bytes of unconfirmed log per task before the guest is slowed"

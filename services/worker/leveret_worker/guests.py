@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Protocol
 
 from leveret_guestapi import GuestClient
-from leveret_proto.capability import Capabilities
+from leveret_proto.capability import Capabilities, Requirement, missing
+from leveret_proto.manifest import Manifest
 from leveret_proto.messages import Grant
 
 
-class NoSuchImage(Exception):
-    """The executor does not have the image any more, or never had it."""
+class Withdrawn(Exception):
+    """What the grant needs is not offered any more; the text says what. The job is handed back."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,31 @@ class Executor(Protocol):
         """What could not be proved and why, for people."""
 
     async def prove(self, changed: Callable[[], None]) -> None:
-        """Prove what takes longer; call `changed` when the offer has changed. Returns when all is proved or refuted."""
+        """Keep the offer true: prove what takes longer, now and again; call `changed` when the offer has changed.
+
+        Returns where nothing can change, else runs until cancelled.
+        """
+
+    def prove_soon(self) -> None:
+        """Have everything proved again now."""
 
     def guest(self, grant: Grant, folder: Path) -> AbstractAsyncContextManager[Guest]:
         """Start a fresh machine for `grant`, with `folder` (made and removed by the caller) for its files.
 
         Raises:
-            NoSuchImage: the image is gone.
+            Withdrawn: what the grant needs is not offered any more.
             GuestApiError: it did not answer in time.
         """
+
+
+def requirement(manifest: Manifest, arch: str, image: str) -> Requirement:
+    """What a granted manifest needs here: `arch` and `image` are what its own words stand for on this worker."""
+    requires = manifest.leveret.requires
+    return Requirement(arch=arch, image=image, kvm=requires.kvm, tags=requires.tags)
+
+
+def check(needed: Requirement, offered: Capabilities) -> None:
+    """A grant may have been on its way when a capability was withdrawn. Raises Withdrawn."""
+    lack = missing(needed, offered)
+    if lack is not None:
+        raise Withdrawn(f"{lack.lack} {lack.value} is not offered any more")

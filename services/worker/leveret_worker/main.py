@@ -1,27 +1,38 @@
 """`leveret-worker`: claims jobs, runs each in a machine of its own, sends back what happened. It has no database."""
 
 import asyncio
+import signal
 
 from leveret_runtime.away import keep_going
 from leveret_runtime.service import command
 from leveret_worker.config import Config
 from leveret_worker.executors import make_executor
+from leveret_worker.guests import Executor
 from leveret_worker.session import run_session
 from leveret_worker.spool import Spool, SpoolError
 from leveret_worker.worker import Worker
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
+    """Run the configured executor until `stop` is set; SIGHUP has everything proved again."""
+    executor = make_executor(config)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, executor.prove_soon)
+    await work(config, executor, stop)
+
+
+async def work(config: Config, executor: Executor, stop: asyncio.Event) -> None:
     """Run until `stop` is set and the worker is drained. Builds outlive connections: they belong to the worker."""
     try:
         spool = Spool(config.spool)
     except SpoolError as error:
         raise SystemExit(f"leveret-worker: {error}") from None
     try:
-        worker = Worker(config, make_executor(config), spool)
+        worker = Worker(config, executor, spool)
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            session = group.create_task(keep_going(lambda: run_session(worker, over), over))
+            # no longer away than between beats: its lease runs as soon as the dispatcher is back
+            served = keep_going(lambda: run_session(worker, over), over, longest=config.beat_interval)
+            session = group.create_task(served)
             await worker.run(stop)
             over.set()
             # the session says goodbye; without a broker there is nobody to say it to

@@ -9,7 +9,7 @@ from leveret_guestapi import GuestClient, agent_digest, local_agent
 from leveret_proto.capability import Capabilities, ImageOffer
 from leveret_proto.messages import Grant
 from leveret_worker.config import Config
-from leveret_worker.guests import Guest, NoSuchImage, Profile
+from leveret_worker.guests import Guest, Profile, check, requirement
 
 _PREAMBLE = """\
 #!/usr/bin/env bash
@@ -35,10 +35,13 @@ class ProcessExecutor:
     async def prove(self, changed: Callable[[], None]) -> None:
         """There is nothing to prove."""
 
+    def prove_soon(self) -> None:
+        """There is nothing to prove."""
+
     @asynccontextmanager
     async def guest(self, grant: Grant, folder: Path) -> AsyncIterator[Guest]:
-        if grant.manifest.image not in self._config.process_images:
-            raise NoSuchImage(grant.manifest.image)
+        manifest = grant.manifest
+        check(requirement(manifest, manifest.arch or platform.machine(), manifest.image), self.offer())
         home = folder / "home"
         home.mkdir()
         async with (

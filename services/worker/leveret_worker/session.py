@@ -117,6 +117,8 @@ async def _speak(worker: Worker, queue: SessionQueue, publisher: Publisher, over
         worker.news.clear()
         beat = worker.beat()
         if worker.take_report() or loop.time() >= due or beat.capabilities != offered or beat.draining != draining:
+            # Bindings first: what is gained can be granted when the beat says so, and a grant for what is lost comes
+            # back to the dispatcher until the beat has told it.
             await queue.bind(beat.capabilities)
             await _publish(publisher, key, beat)
             offered, draining = beat.capabilities, beat.draining

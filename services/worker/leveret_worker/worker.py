@@ -6,10 +6,12 @@ from uuid import uuid4
 import structlog
 
 from leveret_proto import keys
+from leveret_proto.capability import SECRETS_TAG, Capabilities
 from leveret_proto.envelope import pack
 from leveret_proto.messages import AttemptStatus, Grant, HeldGrant, JobStatus, Reason, WorkerBeat
 from leveret_proto.topology import STATUS
 from leveret_runtime.failpoints import failpoint
+from leveret_runtime.sealing import KeyPair
 from leveret_worker.attempt import Attempt
 from leveret_worker.build import Outcome
 from leveret_worker.config import Config
@@ -39,6 +41,8 @@ class Worker:
         #: Set when a beat or claim is due before its time.
         self.news = asyncio.Event()
         self.draining = False
+        #: Lives as long as the session: what was sealed to it can't be opened after a restart.
+        self._keys = KeyPair()
         self._executor = executor
         self._spool = spool
         self._mirror = Mirror(config.source_mirrors)
@@ -85,14 +89,20 @@ class Worker:
             session=self.session,
             spool=self._spool.identity,
             beat=self._beats,
-            capabilities=self._executor.offer(),
+            capabilities=self._offer(),
             slots=self.slots.count,
             tokens=self.slots.tokens,
             held=self.held(),
             draining=self.draining,
             closing=closing,
+            public_key=self._keys.public_key,
             notes=self._executor.notes,
         )
+
+    def _offer(self) -> Capabilities:
+        """What the executor has proved, and that secrets can be sealed to this session."""
+        proved = self._executor.offer()
+        return proved.model_copy(update={"tags": (*proved.tags, SECRETS_TAG)})
 
     # --- what the dispatcher says ---
 
@@ -116,7 +126,7 @@ class Worker:
             log.error("the spool can't take a grant; its slot is out of use", reason=str(error))
             return _handed_back(grant, f"the worker's spool can't take it: {error.strerror}")
         failpoint("worker.grant.spooled")
-        attempt = Attempt(grant, spool, self.config, self.control, self.bulk)
+        attempt = Attempt(grant, spool, self.config, self.control, self.bulk, self._keys)
         log.info("granted", job=grant.facts.job, attempt=grant.attempt)
         self._hold(grant, attempt, self._builds.create_task(attempt.run(self._executor, self._mirror, self._slot_free)))
         return None

@@ -20,33 +20,36 @@ ACCOUNTS = {
     "w1": permissions.worker("w1"),
     "me": permissions.submitter(("me",)),
     "reader": permissions.subscriber("reader", ("me",)),
+    "boss": permissions.operator(),
 }
 SERVICES = set(permissions.SERVICES)
 
 #: (exchange, key) → the accounts that may publish so.
 PUBLISH: dict[tuple[str, str], set[str]] = {
-    (t.SUBMIT, "me.project"): {"me"},
-    (t.SUBMIT, "other.project"): set(),
-    (t.SUBMIT, "me.project.more"): set(),
-    (t.SUBMIT, "me%2Eother.project"): set(),
-    (t.JOBS, "x86_64.debian/trixie.any"): {"intake"},
-    (t.WORKERS, "w1"): {"w1"},
-    (t.WORKERS, "w2"): set(),
-    (t.WORKERS, "w1.w2"): set(),
+    # the dispatcher submits a job again that is retried, and sends a dead letter back to wherever it came from
+    (t.SUBMIT, "me.project"): {"me", "boss", "dispatcher"},
+    (t.SUBMIT, "other.project"): {"boss", "dispatcher"},
+    (t.SUBMIT, "me.project.more"): {"dispatcher"},
+    (t.SUBMIT, "me%2Eother.project"): {"boss", "dispatcher"},
+    (t.JOBS, "x86_64.debian/trixie.any"): {"intake", "dispatcher"},
+    (t.WORKERS, "w1"): {"w1", "dispatcher"},
+    (t.WORKERS, "w2"): {"dispatcher"},
+    (t.WORKERS, "w1.w2"): {"dispatcher"},
     (t.WORK, f"x86_64.debian/trixie.any.w1.{SESSION}"): {"dispatcher"},
     (t.CONTROL, f"w1.{SESSION}"): {"dispatcher"},
-    (t.STATUS, "w1.1.1"): {"w1"},
-    (t.STATUS, "w2.1.1"): set(),
-    (t.STATUS, "w1.w2.1.1"): set(),
-    (t.COMMANDS, "cancel.me"): {"me"},
-    (t.COMMANDS, "history.me"): {"me"},
-    (t.COMMANDS, "cancel.other"): set(),
-    (t.COMMANDS, "cancel.me.other"): set(),
-    (t.LOGS, "01.w1.1.1.build"): {"w1"},
-    (t.LOGS, "01.w2.1.1.build"): set(),
-    (t.ARTIFACTS, "01.w1.1.1"): {"w1"},
-    (t.ARTIFACTS, "01.w2.1.1"): set(),
-    (t.TAIL, "public.me.1.build"): {"logsink"},
+    (t.STATUS, "w1.1.1"): {"w1", "dispatcher"},
+    (t.STATUS, "w2.1.1"): {"dispatcher"},
+    (t.STATUS, "w1.w2.1.1"): {"dispatcher"},
+    **{(t.COMMANDS, f"{word}.me"): {"me", "boss", "dispatcher"} for word in (*t.OWNER_WORDS, *t.LOGSINK_WORDS)},
+    **{(t.COMMANDS, f"{word}.other"): {"boss", "dispatcher"} for word in (*t.OWNER_WORDS, *t.LOGSINK_WORDS)},
+    (t.COMMANDS, "dead.me"): {"boss", "dispatcher"},
+    (t.COMMANDS, "dead.boss"): {"boss", "dispatcher"},
+    (t.COMMANDS, "cancel.me.other"): {"dispatcher"},
+    (t.LOGS, "01.w1.1.1.build"): {"w1", "dispatcher"},
+    (t.LOGS, "01.w2.1.1.build"): {"dispatcher"},
+    (t.ARTIFACTS, "01.w1.1.1"): {"w1", "dispatcher"},
+    (t.ARTIFACTS, "01.w2.1.1"): {"dispatcher"},
+    (t.TAIL, "public.me.1.build"): {"logsink", "dispatcher"},
     (t.RECORD, "job.public.me.1.success"): SERVICES,
     (t.EVENTS, "job.public.me.1.success"): SERVICES,
     (t.NOTIFY, "1"): {"dispatcher"},
@@ -58,29 +61,32 @@ PUBLISH: dict[tuple[str, str], set[str]] = {
 }
 #: (exchange, pattern) → the accounts that may bind their queue so.
 BIND: dict[tuple[str, str], set[str]] = {
-    (t.EVENTS, "#"): set(),
-    (t.EVENTS, "job.#"): set(),
-    (t.EVENTS, "job.*.me.#"): set(),
-    (t.EVENTS, "*.public.*.#"): set(),
-    (t.EVENTS, "job.public.#"): {"me", "reader"},
-    (t.EVENTS, "job.public.*.*.failed"): {"me", "reader"},
-    (t.EVENTS, "task.public.other.7.#"): {"me", "reader"},
-    (t.EVENTS, "job.private.me.#"): {"me", "reader"},
-    (t.EVENTS, "log.unlisted.me.7.#"): {"me", "reader"},
-    (t.EVENTS, "submission.private.me.rejected"): {"me", "reader"},
-    (t.EVENTS, "delivery.private.me.#"): {"me", "reader"},
-    (t.EVENTS, "job.private.other.#"): set(),
-    (t.EVENTS, "job.unlisted.other.#"): set(),
-    (t.EVENTS, "job.private.*.#"): set(),
-    (t.EVENTS, "job.private.#"): set(),
-    (t.EVENTS, "job.unlisted.#.me"): set(),
-    (t.EVENTS, "worker.#"): {"me", "reader"},
-    (t.TAIL, "#"): set(),
-    (t.TAIL, "public.#"): set(),
-    (t.TAIL, "public.*.7.#"): {"me", "reader"},
-    (t.TAIL, "private.me.#"): {"me", "reader"},
-    (t.TAIL, "private.other.#"): set(),
-    (t.TAIL, "*.me.#"): set(),
+    (t.EVENTS, "#"): {"boss"},
+    (t.EVENTS, "job.#"): {"boss"},
+    (t.EVENTS, "job.*.me.#"): {"boss"},
+    (t.EVENTS, "*.public.*.#"): {"boss"},
+    (t.EVENTS, "job.public.#"): {"me", "reader", "boss"},
+    (t.EVENTS, "job.public.*.*.failed"): {"me", "reader", "boss"},
+    (t.EVENTS, "task.public.other.7.#"): {"me", "reader", "boss"},
+    (t.EVENTS, "job.private.me.#"): {"me", "reader", "boss"},
+    (t.EVENTS, "log.unlisted.me.7.#"): {"me", "reader", "boss"},
+    (t.EVENTS, "submission.private.me.rejected"): {"me", "reader", "boss"},
+    (t.EVENTS, "delivery.private.me.#"): {"me", "reader", "boss"},
+    (t.EVENTS, "job.private.other.#"): {"boss"},
+    (t.EVENTS, "job.unlisted.other.#"): {"boss"},
+    (t.EVENTS, "job.private.*.#"): {"boss"},
+    (t.EVENTS, "job.private.#"): {"boss"},
+    (t.EVENTS, "job.unlisted.#.me"): {"boss"},
+    (t.EVENTS, "worker.#"): {"me", "reader", "boss"},
+    (t.EVENTS, "group.public.#"): {"me", "reader", "boss"},
+    (t.EVENTS, "group.private.me.#"): {"me", "reader", "boss"},
+    (t.EVENTS, "group.private.other.#"): {"boss"},
+    (t.TAIL, "#"): {"boss"},
+    (t.TAIL, "public.#"): {"boss"},
+    (t.TAIL, "public.*.7.#"): {"me", "reader", "boss"},
+    (t.TAIL, "private.me.#"): {"me", "reader", "boss"},
+    (t.TAIL, "private.other.#"): {"boss"},
+    (t.TAIL, "*.me.#"): {"boss"},
     (t.RECORD, "#"): set(),
     (t.RECORD, "job.private.me.#"): set(),
     (t.NOTIFY, "#"): set(),
@@ -105,7 +111,7 @@ BIND: dict[tuple[str, str], set[str]] = {
 }
 #: Queue to declare → the accounts that may.
 DECLARE: dict[str, set[str]] = {
-    "": {"w1", "me", "reader"},
+    "": {"w1", "me", "reader", "boss"},
     "leveret.canary.1": set(),
     "leveret.session.w1": set(),
     "leveret.client.reader.board": {"reader"},
@@ -114,6 +120,8 @@ DECLARE: dict[str, set[str]] = {
     "leveret.dispatcher.more": set(),
     "anything": set(),
 }
+#: Queues that others read than the service they are named after.
+READERS = {t.REPLAY: {"logsink"}}
 #: One of each kind stands for the 16 partitions.
 QUEUES = [queue for queue in t.QUEUES if not queue.name[-2:].isdigit() or queue.name.endswith("07")]
 
@@ -156,7 +164,7 @@ async def test_who_may_publish_what(vhost: Vhost) -> None:
 async def test_who_may_bind_what(vhost: Vhost) -> None:
     async with accounts(vhost) as people:
         queues = {name: service_queue(name) for name in permissions.SERVICES}
-        queues |= {"w1": await people["w1"].own_queue(), "me": await people["me"].own_queue()}
+        queues |= {name: await people[name].own_queue() for name in ("w1", "me", "boss")}
         queues |= {"reader": await people["reader"].own_queue("leveret.client.reader.bind")}
         await compare(
             "bind", people, BIND.items(), lambda one, row: one.may_bind(queues[one.name], *row)  # type: ignore[misc]
@@ -174,7 +182,7 @@ async def test_who_may_consume_and_purge_what(vhost: Vhost) -> None:
                 with suppress(ChannelLockedResource):
                     assert not await one.may_purge(another)
         await vhost.api("PUT", f"queues/{vhost.name}/leveret.client.other.board", {"durable": True})
-        shared = [(queue.name, {queue.service} & SERVICES) for queue in QUEUES]
+        shared = [(queue.name, READERS.get(queue.name, {queue.service} & SERVICES)) for queue in QUEUES]
         private = [("leveret.client.other.board", set[str]())]
         await compare("consume", people, shared + private, lambda one, row: one.may_consume(str(row)))
         purged = [(name, who) for name, who in shared + private if name != t.REPLAY]  # a stream can't be purged

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from leveret_client import Client, Following, LogBytes, NotAllowed, NotFound, endpoint, exits
+from leveret_client import Client, Following, LogBytes, NotFound, endpoint, exits
 from leveret_client.demonstration.summary import download
 from leveret_embedded.stack import Options, Stack, StackInUseError
 from leveret_proto.messages import JobEvent, JobStatus, TaskState
@@ -193,9 +193,6 @@ async def test_what_is_not_there_or_not_yours_is_not_found(stack: Stack) -> None
         status, out, errors = await leveret(*arguments)
         assert (status, out) == (exits.NOT_FOUND, "")
         assert errors.startswith("leveret: ")
-    async with Client(stack.amqp_url, "~other") as client:
-        with pytest.raises(NotAllowed):
-            await client.submit(of("a: true"), project="p")
     async with Client(stack.amqp_url, OWNER) as client:
         with pytest.raises(NotFound):
             await client.show(999_999)

@@ -61,12 +61,18 @@ class Inbox:
     async def until(self, model: type[M], wanted: Callable[[M], bool] = lambda _: True, *, nth: int = 1) -> M:
         """Wait for the nth message of `model` for which `wanted` holds."""
 
-        def found() -> list[M]:
-            return [message for message in self.all if isinstance(message, model) and wanted(message)]
+        found: list[M] = []
+        read = 0
+
+        def enough() -> bool:
+            nonlocal read
+            found.extend(message for message in self.all[read:] if isinstance(message, model) and wanted(message))
+            read = len(self.all)
+            return len(found) >= nth
 
         async with asyncio.timeout(LIMIT), self._news:
-            await self._news.wait_for(lambda: len(found()) >= nth)
-            return found()[nth - 1]
+            await self._news.wait_for(enough)
+            return found[nth - 1]
 
     def of(self, model: type[M]) -> list[M]:
         return [message for message in self.all if isinstance(message, model)]
@@ -177,10 +183,12 @@ class Lab:
     def environment(self, **changes: Any) -> dict[str, str]:
         """The same for a process of its own."""
         config = self.config(**changes)
-        given = {key: str(getattr(config, key)) for key in type(config).model_fields if "url" not in key}
-        given |= {
-            "amqp_url": config.amqp_url.get_secret_value(), "database_url": config.database_url.get_secret_value(),
-        }  # fmt: skip
+        values = {key: getattr(config, key) for key in type(config).model_fields}
+        given = {
+            key: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for key, value in values.items()
+            if value is not None
+        }
         return {f"LEVERET_DISPATCHER_{key.upper()}": value for key, value in given.items()}
 
     @asynccontextmanager
@@ -217,7 +225,7 @@ class Lab:
     async def command(self, command: Message, owner: str = "~alice") -> Message:
         """Give a command and wait for the answer."""
         answered = len(self.replies.all)
-        word = command.TYPE.split(".")[1]
+        word = keys.command_word(command.TYPE)
         await publish(
             self.channel, COMMANDS, keys.command(word, owner), command, reply_to=self.reply_queue, correlation_id="1"
         )
@@ -245,11 +253,11 @@ def ready_job(job: int, *, owner: str = "~alice", **changes: Any) -> ReadyJob:
     manifest |= changes.pop("manifest", {})
     facts = JobFacts(
         job=job, owner=owner, project="p", submission=f"m{job}", link="abcdefghijklmnopqrstuvwx",
-        **{key: changes.pop(key) for key in ("visibility", "note") if key in changes},
+        **{key: changes.pop(key) for key in ("visibility", "note", "group") if key in changes},
     )  # fmt: skip
     return ReadyJob(
-        facts=facts, manifest=Manifest.model_validate(manifest), submitted_at=datetime.now(UTC),
-        **({"requirement": REQUIREMENT} | changes),
+        facts=facts, manifest=Manifest.model_validate(manifest),
+        **({"requirement": REQUIREMENT, "submitted_at": datetime.now(UTC)} | changes),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from leveret_proto.messages import (
     Settle,
 )
 from leveret_proto.topology import COMMANDS, DEAD
-from tests.integration.dispatcher.dispatcher_lab import FakeWorker, Lab, held, publish, token
+from tests.integration.dispatcher.dispatcher_lab import REQUIREMENT, FakeWorker, Lab, held, publish, token
 from tests.support.services import Services
 
 MODULE = "leveret_dispatcher.main"
@@ -65,22 +65,27 @@ class Autopilot:
             await self.worker.succeed(grant)
 
 
-async def give_work(lab: Lab) -> tuple[int, int]:
-    """Submit one job that runs and one that is cancelled, and file a dead letter: every handler has something to do."""
+async def give_work(lab: Lab) -> tuple[int, int, int]:
+    """Submit a job that runs, one that is cancelled and one that waits too long, and file a dead letter.
+
+    So everything that has a failpoint has something to do.
+    """
     triggers = {"triggers": [{"action": "email", "condition": "always", "to": "a@example.org"}]}
     runs, cancelled = await lab.submit(manifest=triggers), await lab.submit(manifest=triggers)
+    nowhere = REQUIREMENT.model_copy(update={"image": "nowhere"})
+    late = await lab.submit(manifest=triggers, requirement=nowhere, queue_deadline=0.1)
     command = CancelJob(job=cancelled)
     await publish(
         lab.channel, COMMANDS, keys.command("cancel", "~alice"), command, delivery_mode=DeliveryMode.PERSISTENT
     )
     dead = await lab.channel.get_exchange(DEAD, ensure=False)
     await dead.publish(aio_pika.Message(b"dead", type="t", delivery_mode=DeliveryMode.PERSISTENT), "some.queue")
-    return runs, cancelled
+    return runs, cancelled, late
 
 
 async def test_killed_at_every_failpoint_it_loses_and_doubles_nothing(lab: Lab, services: Services) -> None:
     environment = lab.environment(leader_renew=0.1, leader_stale=0.5)
-    jobs: list[tuple[int, int]] = []
+    jobs: list[tuple[int, int, int]] = []
     async with lab.worker() as worker, asyncio.TaskGroup() as group:
         pilot = Autopilot(worker)
         flight = group.create_task(pilot.fly())
@@ -89,19 +94,20 @@ async def test_killed_at_every_failpoint_it_loses_and_doubles_nothing(lab: Lab, 
             jobs.append(await give_work(lab))
             await crashing.until_crashed()
         await services.start(MODULE, environment)
-        for runs, cancelled in jobs:
+        for runs, cancelled, late in jobs:
             ended = await lab.job_is(runs, JobStatus.SUCCESS)
             assert ended.attempt == 1
             await lab.events.until(JobEvent, lambda e, job=cancelled: e.facts.job == job and e.status.ended)  # type: ignore[misc]
             await lab.notified.until(EndedJob, lambda e, job=cancelled: e.facts.job == job)  # type: ignore[misc]
+            await lab.job_is(late, JobStatus.TIMEOUT)
         flight.cancel()
-    for pair in jobs:
-        for job in pair:
+    for three in jobs:
+        for job in three:
             course = lab.course(job)
             assert sum(JobStatus(status).ended for status in course) == 1, course
             assert JobStatus(course[-1]).ended
     assert len(pilot.ran) == len(set(pilot.ran))
-    assert {runs for runs, _ in jobs} <= set(pilot.ran)
+    assert {runs for runs, *_ in jobs} <= set(pilot.ran)
 
 
 async def test_a_killed_leader_is_replaced_when_its_row_is_stale(lab: Lab, services: Services) -> None:

@@ -63,7 +63,7 @@ async def test_a_frozen_leader_is_replaced_and_stands_by_when_it_wakes(lab: Lab,
 
 async def write_under(database: Database, leadership: Leadership) -> None:
     async with database.transaction() as on:
-        await store.insert_jobs(on, [(ready_job(1), 60.0)])
+        await store.insert_jobs(on, [store.NewJob(ready_job(1), 60.0, 60.0)])
         await leadership.check(on)
 
 

@@ -201,7 +201,7 @@ class Stage:
         replies: asyncio.Queue[Any] = asyncio.Queue()
         queue = await channel.get_queue("amq.rabbitmq.reply-to", ensure=False)
         await queue.consume(replies.put, no_ack=True)
-        await Publisher(channel).send(
+        await (await Publisher.over(channel)).send(
             topology.COMMANDS, key, pack(message), app="test", reply_to="amq.rabbitmq.reply-to", correlation_id="c1"
         )
         return replies

@@ -15,7 +15,19 @@ from pydantic import SecretStr
 from leveret_notifier.signing import Signer
 from leveret_proto.envelope import Parcel, pack, unpack_as
 from leveret_proto.manifest import Trigger
-from leveret_proto.messages import DeliveryEvent, EndedJob, JobFacts, JobStatus, Reason, TaskResult, TaskState
+from leveret_proto.messages import (
+    DeliveryEvent,
+    EndedGroup,
+    EndedJob,
+    GroupMember,
+    GroupState,
+    GroupView,
+    JobFacts,
+    JobStatus,
+    Reason,
+    TaskResult,
+    TaskState,
+)
 from leveret_proto.topology import EVENTS, NOTIFY
 from leveret_runtime.broker import Publisher, connection
 from tests.support.databases import Database
@@ -47,6 +59,15 @@ def ended_job(number: int, *triggers: dict[str, str], status: JobStatus = JobSta
         worker="mill-1",
         tasks=(TaskResult(name="build", state=TaskState.SUCCESS, exit_status=0, log_url="http://logs/build"),),
         setup_log_url="http://logs/setup",
+        triggers=tuple(Trigger.model_validate({"condition": "always"} | trigger) for trigger in triggers),
+        ended_at=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+
+
+def ended_group(name: str, *triggers: dict[str, str], state: GroupState = "success") -> EndedGroup:
+    members = (GroupMember(job=3, status=JobStatus.SUCCESS), GroupMember(job=4, status=JobStatus.CANCELLED))
+    return EndedGroup(
+        group=GroupView(owner="ada", group=name, state=state, size=2, jobs=members),
         triggers=tuple(Trigger.model_validate({"condition": "always"} | trigger) for trigger in triggers),
         ended_at=datetime(2026, 1, 2, tzinfo=UTC),
     )
@@ -86,8 +107,9 @@ class Bench:
         environment = {f"LEVERET_NOTIFIER_{key.upper()}": str(value) for key, value in chosen.items()}
         return await self.services.start("leveret_notifier.main", environment, failpoint=failpoint, ready=ready)
 
-    async def end(self, job: EndedJob) -> None:
-        await self.publisher.send(NOTIFY, str(job.facts.job), pack(job), app="dispatcher")
+    async def end(self, ended: EndedJob | EndedGroup) -> None:
+        key = str(ended.facts.job) if isinstance(ended, EndedJob) else ended.group.group
+        await self.publisher.send(NOTIFY, key, pack(ended), app="dispatcher")
 
     async def send_raw(self, parcel: Parcel) -> None:
         await self.publisher.send(NOTIFY, "1", parcel, app="dispatcher")
@@ -98,6 +120,12 @@ class Bench:
             event = await self.arrived.get()
         assert event.status == status, event
         return event
+
+    async def deliveries_end(self, count: int) -> None:
+        """Wait until so many deliveries have ended: those of a group have no event."""
+        async with asyncio.timeout(LIMIT):
+            while len(await self.rows("select id from notify.delivery where state <> 'waiting'")) < count:
+                await asyncio.sleep(0.05)
 
     async def rows(self, query: str) -> list[Any]:
         connected = await asyncpg.connect(self.database.dsn, timeout=LIMIT, command_timeout=LIMIT)

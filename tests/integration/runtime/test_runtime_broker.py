@@ -211,7 +211,7 @@ async def test_a_dead_letter_says_where_it_came_from_and_why(vhost: Vhost) -> No
     async with asyncio.timeout(LIMIT), connection(SecretStr(vhost.url()), "test") as on:
         await declare(on, "q")
         publisher = await Publisher.open(on)
-        sent = Parcel(b"x" * (KEPT + 1), "job.event.v9", RAW, {"ignored": 1})
+        sent = Parcel(b"x" * (KEPT + 1), "job.event.v9", RAW, {"carried": 1})
         await publisher.send("", "q", sent, app="test")
         await file_dead(
             publisher, await (await Consumer.open(on, "q", prefetch=1)).__anext__(), "q", "r" * 2000, app="mill"
@@ -221,5 +221,18 @@ async def test_a_dead_letter_says_where_it_came_from_and_why(vhost: Vhost) -> No
     told = {name.removeprefix("x-leveret-"): value for name, value in dead.headers.items()}
     assert told.pop("sha256") and told == {
         "reason": "r" * 1024, "service": "mill", "exchange": "", "key": "q", "bytes": KEPT + 1,
-        "message-id": sent.message_id,
+        "message-id": sent.message_id, "headers": '{"carried": 1}',
     }  # fmt: skip
+
+
+async def test_a_peer_that_closes_before_it_has_said_anything_is_a_broker_that_is_away() -> None:
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        for _ in range(20):  # it shows in more than one way
+            with pytest.raises(BrokerAway, match="RabbitMQ"):
+                async with connection(SecretStr(f"amqp://guest:guest@127.0.0.1:{port}/"), "test"):
+                    pass

@@ -60,7 +60,7 @@ async def test_many_at_once_migrate_once(database: databases.Database, package: 
         assert await tables(opened) == {"wheel", "outbox", "event_number", "migration"}
         async with opened.connection() as lent:
             assert await lent.fetchval("select count(*) from wheel") == 1
-            assert await lent.fetchval("select count(*) from migration") == 2
+            assert await lent.fetchval("select count(*) from migration where name like 'mill/%'") == 1
 
 
 async def test_only_new_steps_are_taken(database: databases.Database, package: Package) -> None:
@@ -69,7 +69,7 @@ async def test_only_new_steps_are_taken(database: databases.Database, package: P
         await opened.migrate(package(_0002_second="alter table wheel add column teeth integer"))
         async with opened.connection() as lent:
             names = [row["name"] for row in await lent.fetch("select name from migration order by done_at, name")]
-    assert names == ["leveret_runtime/0001_outbox.sql", "mill/0001_first.sql", "mill/0002_second.sql"]
+    assert [name for name in names if name.startswith("mill/")] == ["mill/0001_first.sql", "mill/0002_second.sql"]
 
 
 async def test_a_newer_schema_is_refused(database: databases.Database, package: Package, tmp_path: Path) -> None:

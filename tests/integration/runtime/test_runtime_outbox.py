@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from leveret_proto.definitions import shape
 from leveret_proto.envelope import Parcel, unpack_as
 from leveret_proto.messages import ShowJob
-from leveret_proto.topology import EVENTS, RECORD
+from leveret_proto.topology import EVENTS, NOTIFY, RECORD
 from leveret_runtime.broker import Consumer, Publisher, Refused, connection, settle
 from leveret_runtime.db import Connection, Database
 from leveret_runtime.outbox import Outbox, next_seq, number, put, put_all
@@ -47,7 +47,7 @@ class Lab:
 
     async def unsent(self) -> int:
         async with self.schema.connection() as on:
-            count: int = await on.fetchval("select count(*) from outbox where sent_at is null")
+            count: int = await on.fetchval("select count(*) from outbox")
         return count
 
     async def received(self, count: int, queue: str = "record") -> list[AbstractIncomingMessage]:
@@ -217,9 +217,25 @@ async def test_a_crash_between_publish_and_sent_repeats_with_the_same_message_id
     assert await lab.unsent() == 2
     again = await services.start("outbox_main", {}, arguments=arguments, ready=False)
     assert await again.wait() == 0
-    found = await lab.received(3)
-    assert by_job(found) == {"job.public.o.1.x": [1, 1, 2]}
-    assert found[0].message_id == found[1].message_id != found[2].message_id
+    found = await lab.received(4)
+    assert by_job(found) == {"job.public.o.1.x": [1, 2, 1, 2]}
+    assert [message.message_id for message in found[:2]] == [message.message_id for message in found[2:]]
+
+
+async def test_what_no_queue_takes_does_not_hold_up_the_rest(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than a batch has are stuck, and not one of a job's rows overtakes another."""
+    monkeypatch.setattr("leveret_runtime.outbox.BATCH", 3)
+    await lab.queue()
+    async with lab.schema.transaction() as on:
+        stuck = [(job, NOTIFY, str(job), ShowJob(job=1)) for job in range(1, 8)]
+        after = [(job, RECORD, f"job.public.o.{job}.x", ShowJob(job=2)) for job in (3, 9)]
+        await put_all(on, stuck + after)
+    consumer = await Consumer.open(lab.on, "record", prefetch=1000)
+    async with running(lab, Outbox(lab.schema, "test")):
+        assert by_job([await consumer.__anext__()]) == {"job.public.o.9.x": [2]}
+        await lab.queue("notify", NOTIFY)
+        assert by_job([await consumer.__anext__()]) == {"job.public.o.3.x": [2]}
+    assert await lab.unsent() == 0
 
 
 async def test_numbers_are_given_in_the_callers_transaction(lab: Lab) -> None:

@@ -161,6 +161,25 @@ async def test_a_grant_on_a_used_token_is_handed_back(dispatcher: DispatcherPlay
     assert (ended.result, ended.reason) == (None, "handed-back")
 
 
+async def test_a_grant_for_what_is_not_offered_any_more_is_handed_back_and_its_slot_goes_on(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    """Such a grant was on its way when the capability was withdrawn."""
+    await start_worker(LEVERET_WORKER_TAGS='["disk=large"]')
+    beat = await dispatcher.beat(beat=1)
+    assert "disk=large" in beat.capabilities.tags
+    needing = "image: test/process\ntasks:\n- one: 'true'\nleveret: {{requires: {}}}\n"
+    withdrawn = make_grant(beat, needing.format("{kvm: true}"))
+    await dispatcher.grant(withdrawn, ARCH)
+    ended = await dispatcher.status("ended")
+    assert (ended.result, ended.reason) == (None, "handed-back")
+    assert ended.detail == f"kvm {ARCH} is not offered any more"
+    (token,) = (await dispatcher.claim()).tokens
+    assert token != withdrawn.token
+    await dispatcher.grant(make_grant(beat, needing.format("{tags: [disk=large]}"), token=token), ARCH)
+    assert (await dispatcher.status("ended")).result == "success"
+
+
 async def test_a_spool_that_takes_nothing_costs_no_running_build(
     dispatcher: DispatcherPlayed, start_worker: StartWorker, tmp_path: Path
 ) -> None:

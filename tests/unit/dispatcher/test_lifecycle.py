@@ -11,6 +11,8 @@ from leveret_dispatcher.lifecycle import (
     AttemptRecord,
     CancelAsked,
     Course,
+    DeadlinePassed,
+    DependencyFailed,
     Fate,
     Granted,
     Input,
@@ -68,6 +70,32 @@ def test_a_job_cancelled_before_it_came_begins_and_ends() -> None:
     made = accept(NAMES, cancelled=True)
     assert told(made) == ["pending", "cancelled"]
     assert made.course.status is JobStatus.CANCELLED
+
+
+def test_a_job_that_depends_on_others_begins_by_saying_so() -> None:
+    made = accept(NAMES, waits_for="waits for job 1")
+    assert (made.course.status, made.course.reason, made.course.detail) == (
+        JobStatus.PENDING, Reason.DEPENDENCY, "waits for job 1",
+    )  # fmt: skip
+    ended = step(made.course, DependencyFailed("job 1 ended failed"))
+    assert told(ended) == ["cancelled"] and ended.fate is None
+    assert (ended.course.reason, ended.course.detail) == (Reason.DEPENDENCY, "job 1 ended failed")
+    assert accept(NAMES, waits_for="waits for job 1", cancelled=True).course.reason is Reason.CANCELLED
+
+
+def test_a_job_whose_dependency_had_failed_begins_and_ends() -> None:
+    made = accept(NAMES, failed="job 1 ended failed")
+    assert told(made) == ["pending", "cancelled"] and made.course.reason is Reason.DEPENDENCY
+    assert accept(NAMES, failed="job 1 ended failed", cancelled=True).course.reason is Reason.CANCELLED
+
+
+def test_only_a_job_that_was_never_granted_waits_too_long() -> None:
+    made = last_step(DeadlinePassed("late"))
+    assert told(made) == ["timeout"] and made.course.reason is Reason.QUEUE_DEADLINE
+    for happened in (Lost("gone"), Returned("unbound")):
+        again = last_step(Granted("w"), happened)
+        assert step(again.course, DeadlinePassed("late")) == Step(again.course)
+    assert last_step(Granted("w"), DeadlinePassed("late")).told == ()
 
 
 def test_an_end_that_overtook_the_start_tells_of_both() -> None:
@@ -185,6 +213,8 @@ inputs = st.one_of(
     st.just(CancelAsked()),
     st.just(Overdue()),
     st.builds(Waits, st.sampled_from([Reason.BUSY, Reason.NO_WORKER])),
+    st.just(DependencyFailed("job 1, which it depends on, ended failed")),
+    st.just(DeadlinePassed("late")),
 )
 
 

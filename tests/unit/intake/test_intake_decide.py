@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leveret_intake.decide import Accept, Envelope, Reject, conflict, decide
+from leveret_intake.decide import HEADERS, Accept, Envelope, Reject, conflict, decide, unknown_jobs
 from leveret_proto.base import Visibility
 from leveret_proto.capability import Requirement
 from leveret_proto.keys import submission
@@ -49,6 +49,13 @@ def test_the_headers_of_a_raw_manifest_are_its_circumstances() -> None:
 
 def test_tags_may_be_a_text_with_commas_for_tools_that_send_no_lists() -> None:
     assert accepted(headers={"tags": "a, b,"}).submission.tags == ("a", "b")
+
+
+@pytest.mark.parametrize("jobs", [[4, 17], "4, 17", ["4", "17"], "4,17,"])
+def test_headers_name_the_group_and_what_must_succeed_first(jobs: object) -> None:
+    decision = accepted(headers={"depends_on": jobs, "group": "release 1.0", "priority": 3})
+    assert (decision.submission.depends_on, decision.submission.group) == ((4, 17), "release 1.0")
+    assert decision.warnings == ()
 
 
 def test_json_carries_all_of_it_and_a_group_and_dependencies() -> None:
@@ -116,6 +123,13 @@ def test_what_is_no_manifest_at_all_is_fatal(body: bytes) -> None:
         {"headers": {"tags": ["a\nb"]}},
         {"headers": {"tags": {"a": "b"}}},
         {"headers": {"note": "a\x00b"}},
+        {"headers": {"group": "a\x00b"}},
+        {"headers": {"group": "x" * 129}},
+        {"headers": {"group": ""}},
+        {"headers": {"depends_on": "1, two"}},
+        {"headers": {"depends_on": [0]}},
+        {"headers": {"depends_on": [2**63]}},
+        {"headers": {"depends_on": list(range(1, 66))}},
         {"headers": {UNREADABLE_HEADERS: True}},
         {"message_id": SUBSTITUTE},
     ],
@@ -133,13 +147,21 @@ def test_a_conflict_names_the_job_and_is_no_dead_letter() -> None:
     assert "job 7" in decision.answer.message
 
 
+@pytest.mark.parametrize(("jobs", "named"), [((17,), "is no job 17"), ((17, 19), "are no jobs 17, 19")])
+def test_unknown_dependencies_are_named_and_no_dead_letter(jobs: tuple[int, ...], named: str) -> None:
+    decision = unknown_jobs(accepted(message_id="m"), jobs)
+    assert (decision.answer.reason, decision.answer.submission, decision.fatal) == ("faults", "m", False)
+    assert f"there {named} of yours" in decision.answer.message
+    assert "that ~alice has submitted before" in decision.answer.message
+
+
 def test_the_digest_is_of_the_body() -> None:
     assert accepted().digest == accepted(headers={"note": "x"}).digest
     assert accepted().digest != accepted(GOOD + b"\n").digest
 
 
 _headers = st.dictionaries(
-    st.sampled_from(["note", "tags", "visibility", "priority", "secrets", "other"]),
+    st.sampled_from([*HEADERS, "other"]),
     st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.lists(st.text()) | st.floats(),
 )
 

@@ -9,11 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leveret_notifier.ended import Ended
 from leveret_notifier.letter import MAX_RECIPIENTS, letter, recipients
 from leveret_notifier.outcome import Unsendable
 from leveret_proto.manifest import Trigger
 from leveret_proto.manifest.addresses import Address
-from leveret_proto.messages import Artifact, EndedJob, JobFacts, JobStatus, Reason, TaskResult, TaskState
+from leveret_proto.messages import (
+    Artifact,
+    EndedGroup,
+    EndedJob,
+    GroupMember,
+    GroupView,
+    JobFacts,
+    JobStatus,
+    Reason,
+    TaskResult,
+    TaskState,
+)
 
 SENDER = Address("Leveret", "leveret@builds.example.org")
 DELIVERY = UUID("0190b8a5-0000-5000-8000-000000000001")
@@ -46,7 +58,7 @@ def mail(**fields: str | None) -> Trigger:
     return Trigger.model_validate({"action": "email", "condition": "always"} | fields)
 
 
-def sent(ended: EndedJob, trigger: Trigger) -> EmailMessage:
+def sent(ended: Ended, trigger: Trigger) -> EmailMessage:
     """Read the mail as a receiver would, from its bytes."""
     raw = letter(ended, trigger, SENDER, DELIVERY).as_bytes()
     assert max(len(line) for line in raw.split(b"\r\n")) <= 998
@@ -73,6 +85,25 @@ def test_the_mail_tells_the_status_the_tasks_and_the_links() -> None:
         "- deploy, skipped", "",
         "Setup log: http://l/setup", "",
         "Artifacts:", f"  http://l/tool (12 bytes, sha256 {'0' * 64})",
+    ]  # fmt: skip
+
+
+def group(name: str = "release", note: str | None = "first\nof all") -> EndedGroup:
+    ends = (JobStatus.SUCCESS, JobStatus.FAILED, JobStatus.TIMEOUT, JobStatus.CANCELLED)
+    members = tuple(GroupMember(job=number, status=status) for number, status in enumerate(ends, 7))
+    view = GroupView(owner="~ada", group=name, state="failed", size=4, jobs=members, note=note)
+    return EndedGroup(group=view, ended_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+
+
+def test_the_mail_of_a_group_tells_how_each_job_ended() -> None:
+    read = sent(group(), mail(to="Ada <ada@example.org>"))
+    assert read["Subject"] == "[~ada/release] group failed"
+    assert read["Message-ID"] == f"<{DELIVERY}@builds.example.org>"
+    assert read["Date"] == "Fri, 02 Jan 2026 03:04:05 +0000"
+    assert read.get_content().splitlines() == [
+        "~ada/release: FAILED", "",
+        "first", "of all", "",
+        "✓ #7, success", "✗ #8, failed", "✗ #9, timeout", "- #10, cancelled",
     ]  # fmt: skip
 
 
@@ -147,6 +178,7 @@ def test_nothing_a_stranger_writes_makes_or_breaks_a_header(tag: str, note: str,
         read = sent(job(tags=(f"{tag}\r\nBcc: evil@b.example",), note=note), trigger)
     except Unsendable:
         return  # a name that is none
+    assert set(sent(group(f"{tag[:3]}\r\nBcc: evil@b.example", note), trigger).keys()) - {"In-Reply-To"} == HEADERS
     assert set(read.keys()) - {"In-Reply-To"} == HEADERS
     assert len(read["To"].addresses) == 1 and read["To"].addresses[0].addr_spec == "a@b.example"
     assert "7" in read.get_content()

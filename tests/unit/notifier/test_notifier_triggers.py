@@ -1,5 +1,6 @@
 """Which triggers fire, delivery ids, and the delays between tries."""
 
+from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
 import pytest
@@ -7,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leveret_notifier.schedule import LONGEST_WISH, Schedule
-from leveret_notifier.triggers import delivery_id, fires
-from leveret_proto.manifest.model import Condition
-from leveret_proto.messages import JobFacts, JobStatus
+from leveret_notifier.triggers import delivery_id, fired, fires, group_delivery_id, group_id
+from leveret_proto.manifest import Trigger
+from leveret_proto.manifest.model import CONDITIONS, Condition
+from leveret_proto.messages import EndedGroup, GroupState, GroupView, JobFacts, JobStatus
 
 FACTS = JobFacts(job=7, owner="ada", project="engine", submission="s-1", link="abcdefghijklmnop")
 
@@ -41,6 +43,35 @@ def test_a_delivery_id_depends_on_the_job_and_the_triggers_place_alone() -> None
 def test_delivery_ids_are_the_same_in_every_release() -> None:
     assert delivery_id(FACTS, 0) == UUID("a292bfe8-2161-5d3b-8ff8-514ca25bd535")
     assert delivery_id(FACTS, 0).version == 5
+
+
+END = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+
+
+def ended_group(state: GroupState = "success", owner: str = "ada", name: str = "g", at: datetime = END) -> EndedGroup:
+    triggers = tuple(Trigger(action="webhook", condition=condition) for condition in CONDITIONS)
+    return EndedGroup(group=GroupView(owner=owner, group=name, state=state), triggers=triggers, ended_at=at)
+
+
+@pytest.mark.parametrize(("state", "served"), [("success", {"success", "always"}), ("failed", {"failure", "always"})])
+def test_a_groups_triggers_fire_by_its_own_end(state: GroupState, served: set[str]) -> None:
+    ended = ended_group(state)
+    assert {ended.triggers[index].condition for index in fired(ended)} == served
+
+
+def test_a_groups_delivery_id_depends_on_owner_name_end_and_place_alone() -> None:
+    ended = ended_group()
+    same = group_id(ended_group("failed", at=END.astimezone(timezone(timedelta(hours=2)))))
+    assert group_id(ended) == same == UUID("ae375fe9-11ca-5f52-b6a2-85488c516aa1")
+    others = [
+        group_id(ended_group(owner="bob")),
+        group_id(ended_group(owner="a", name="da.g")),
+        group_id(ended_group(owner="a.da", name="g")),
+        group_id(ended_group(at=END + timedelta(microseconds=1))),
+    ]
+    deliveries = [group_delivery_id(group, index) for group in (same, *others) for index in (0, 1)]
+    assert len(set(deliveries)) == len(deliveries)
+    assert deliveries[0] == group_delivery_id(group_id(ended), 0)
 
 
 SCHEDULE = Schedule(first=10.0, longest=14400.0, tries=15)

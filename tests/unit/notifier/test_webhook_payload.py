@@ -15,7 +15,17 @@ from nacl.signing import VerifyKey
 
 from leveret_notifier.payload import payload
 from leveret_notifier.signing import Signer, new_nonce, new_seed
-from leveret_proto.messages import EndedJob, JobFacts, JobStatus, Reason, TaskResult, TaskState
+from leveret_proto.messages import (
+    EndedGroup,
+    EndedJob,
+    GroupMember,
+    GroupView,
+    JobFacts,
+    JobStatus,
+    Reason,
+    TaskResult,
+    TaskState,
+)
 
 LINK = "abcdefghijklmnop"
 
@@ -46,6 +56,18 @@ def test_the_body_has_the_shape_of_builds_sr_ht() -> None:
         ],
         "note": "a note",
         "runner": "mill-1",
+        "owner": {"canonical_name": "~ada", "name": "ada"},
+    }
+
+
+def test_the_body_of_a_group_has_its_jobs_and_how_they_ended() -> None:
+    members = (GroupMember(job=7, status=JobStatus.SUCCESS), GroupMember(job=9, status=JobStatus.CANCELLED))
+    group = GroupView(owner="~ada", group="release", state="failed", size=2, jobs=members, note="first")
+    assert json.loads(payload(EndedGroup(group=group, ended_at=datetime(2026, 1, 2, tzinfo=UTC)))) == {
+        "group": "release",
+        "status": "failed",
+        "jobs": [{"id": 7, "status": "success"}, {"id": 9, "status": "cancelled"}],
+        "note": "first",
         "owner": {"canonical_name": "~ada", "name": "ada"},
     }
 

@@ -7,11 +7,21 @@ import pytest
 
 from leveret_proto.messages import (
     REGISTRY,
+    DeadDoneReply,
+    DeadLetterView,
+    DeadListReply,
+    DeadRefusal,
     DeliveryEvent,
+    ExplainReply,
+    GroupEvent,
+    GroupMember,
+    GroupView,
     JobEvent,
     JobFacts,
+    JobMatch,
     JobStatus,
     LogEvent,
+    Place,
     Reason,
     SubmissionEvent,
     TailChunk,
@@ -21,6 +31,8 @@ from leveret_proto.messages import (
     Timings,
     Visibility,
     WorkerEvent,
+    WorkersReply,
+    WorkerView,
 )
 from leveret_proto.topology import EVENTS, EXCHANGES
 
@@ -29,7 +41,9 @@ CODE = set(re.findall(r"`([^`\n]+)`", TEXT))
 WORDS = {word for code in CODE for word in code.split()}
 PUBLIC = {type_ for exchange in EXCHANGES if exchange.public for type_ in exchange.messages}
 SHOWN = (
-    JobEvent, TaskEvent, LogEvent, DeliveryEvent, SubmissionEvent, WorkerEvent, JobFacts, TaskResult, Timings, TailChunk
+    JobEvent, TaskEvent, LogEvent, DeliveryEvent, SubmissionEvent, WorkerEvent, JobFacts, TaskResult, Timings,
+    TailChunk, GroupEvent, GroupView, GroupMember, ExplainReply, Place, JobMatch, WorkersReply, WorkerView,
+    DeadListReply, DeadLetterView, DeadDoneReply, DeadRefusal,
 )  # fmt: skip
 
 

@@ -4,7 +4,9 @@ A sample is never changed. A new message type brings a new file; a new version o
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +22,24 @@ def test_a_sample_is_read_whole(type_: str) -> None:
     sent = SAMPLES[type_].read_bytes()
     model = REGISTRY[type_]
     read = unpack_headers(model, json.loads(sent), type_) if model in RAW else unpack(sent, type_)
-    kept = json.loads(pack(read).body)
-    lost = {name for name in json.loads(sent) if kept.get(name) != json.loads(sent)[name]}
-    assert not lost
+    assert not list(lost(json.loads(sent), json.loads(pack(read).body)))
+
+
+def lost(sent: Any, kept: Any, at: str = "") -> Iterator[str]:
+    """Give the places where `kept` has not what was sent. It may have more: fields that came later, by default."""
+    if isinstance(sent, dict) and isinstance(kept, dict):
+        for name, value in sent.items():
+            yield from lost(value, kept.get(name), f"{at}.{name}")
+    elif isinstance(sent, list) and isinstance(kept, list) and len(sent) == len(kept):
+        for number, (one, other) in enumerate(zip(sent, kept, strict=True)):
+            yield from lost(one, other, f"{at}[{number}]")
+    elif sent != kept:
+        yield at
+
+
+@pytest.mark.parametrize("kept", [{}, {"a": [{}]}, {"a": [{"b": 2}]}, {"a": [{"b": 1}, {}]}, {"a": None}])
+def test_what_is_lost_would_be_seen(kept: dict[str, Any]) -> None:
+    assert list(lost({"a": [{"b": 1}]}, kept))
 
 
 def test_every_message_type_has_a_sample() -> None:

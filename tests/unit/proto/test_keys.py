@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from leveret_proto import keys
 from leveret_proto.asyncapi import EVENT_KEYS
 from leveret_proto.capability import capability_key
+from leveret_proto.messages import REGISTRY
+from leveret_proto.topology import DISPATCHER_WORDS, LOGSINK_WORDS
 from leveret_proto.words import MAX_KEY
 
 NAME = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
@@ -36,6 +38,7 @@ LONGEST = {
     "log_event": keys.log_event("unlisted", LONG_NAME, LONG_JOB, LONG_WORD, "sealed"),
     "delivery_event": keys.delivery_event("unlisted", LONG_NAME, LONG_JOB, "delivered"),
     "submission_event": keys.submission_event("unlisted", LONG_NAME),
+    "group_event": keys.group_event("unlisted", LONG_NAME, "g" * 128, "success"),
     "worker_event": keys.worker_event(LONG_NAME, "draining"),
 }
 
@@ -70,7 +73,7 @@ def test_the_longest_key_of_a_kind_fits(kind: str) -> None:
 
 
 def test_every_builder_is_tried_at_its_longest() -> None:
-    not_of_a_message = {"partition"}
+    not_of_a_message = {"partition", "command_word"}
     builders = {
         name
         for name, found in vars(keys).items()
@@ -115,7 +118,7 @@ def test_a_parser_raises_nothing_else(key: str, parse: Callable[[str], object]) 
 
 
 def test_the_documented_event_keys_are_those_that_are_published() -> None:
-    words = {"visibility": "public", "owner": "~ada", "job": 7, "task": "build", "worker": "w1"}
+    words = {"visibility": "public", "owner": "~ada", "job": 7, "task": "build", "worker": "w1", "group": "g"}
     made = {
         "job.event.v1": (keys.job_event("public", "~ada", 7, "failed"), {"status": "failed"}),
         "task.event.v1": (keys.task_event("public", "~ada", 7, "build", "failed"), {"status": "failed"}),
@@ -123,7 +126,14 @@ def test_the_documented_event_keys_are_those_that_are_published() -> None:
         "delivery.event.v1": (keys.delivery_event("public", "~ada", 7, "failed"), {"status": "failed"}),
         "submission.event.v1": (keys.submission_event("public", "~ada"), {}),
         "worker.event.v1": (keys.worker_event("w1", "lost"), {"state": "lost"}),
+        "group.event.v1": (keys.group_event("public", "~ada", "g", "failed"), {"status": "failed"}),
     }
     for type_, (key, state) in made.items():
         assert EVENT_KEYS[type_].format(**words, **state) == key
     assert made.keys() == EVENT_KEYS.keys()
+
+
+def test_every_command_goes_under_a_word_that_a_service_takes() -> None:
+    commands = {type_ for type_ in REGISTRY if type_.startswith("command.")}
+    assert {keys.command_word(type_) for type_ in commands} == {*DISPATCHER_WORDS, *LOGSINK_WORDS}
+    assert keys.command_word("command.dead-list.v1") == "dead"

@@ -146,7 +146,8 @@ class TestDefinitions:
 
     def test_whoever_may_not_publish_everything_has_a_grant_on_each_topic_exchange_it_writes_to(self) -> None:
         """Without one, RabbitMQ lets every key pass."""
-        outsiders = (permissions.worker("w1"), permissions.submitter(("me",)), permissions.subscriber("r", ("me",)))
+        outsiders = (permissions.worker("w1"), permissions.submitter(("me",)), permissions.subscriber("r", ("me",)),
+                     permissions.operator())  # fmt: skip
         for granted in outsiders:
             guarded = {topic.exchange for topic in granted.topics}
             named = {name for name in NAMES if name.replace(".", "\\.") in granted.write + granted.read}
@@ -177,6 +178,7 @@ class TestOperatorsDocuments:
         ("given", "granted"),
         [
             (["--worker", "mill-1"], permissions.worker("mill-1")),
+            (["--operator", "root"], permissions.operator()),
             (["--submitter", "forge", "~ada", "~bob"], permissions.submitter(("~ada", "~bob"))),
             (["--subscriber", "board", "~ada"], permissions.subscriber("board", ("~ada",))),
         ],
@@ -188,6 +190,7 @@ class TestOperatorsDocuments:
         assert json.loads(capsys.readouterr().out) == access("v", {given[1]: granted})
 
     def test_owners_for_nobody_are_an_error(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(SystemExit):
-            main(["--worker", "mill-1", "~ada"])
+        for account in (["--worker", "mill-1"], ["--operator", "root"]):
+            with pytest.raises(SystemExit):
+                main([*account, "~ada"])
         assert "OWNERs go with" in capsys.readouterr().err

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leveret_proto.words import MAX_KEY, MAX_WORD, WordError, escape, join, unescape
+from leveret_proto.words import MAX_KEY, MAX_WORD, WordError, escape, join, matches, unescape
 
 #: Any text that UTF-8 can hold (AMQP short strings are UTF-8).
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
@@ -75,3 +75,25 @@ def test_a_key_has_a_bound() -> None:
     assert len(join("a" * 127, "b" * 127)) == MAX_KEY
     with pytest.raises(WordError, match="256 bytes"):
         join("a" * 127, "b" * 128)
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", ""]), max_size=5)
+PATTERNS = st.lists(st.sampled_from(["a", "b", "*", "#", ""]), max_size=5)
+
+
+def by_the_book(pattern: list[str], words: list[str]) -> bool:
+    """The specification read aloud: `*` is exactly one word, `#` is zero or more."""
+    if not pattern:
+        return not words
+    if pattern[0] == "#":
+        return any(by_the_book(pattern[1:], words[skipped:]) for skipped in range(len(words) + 1))
+    return bool(words) and pattern[0] in ("*", words[0]) and by_the_book(pattern[1:], words[1:])
+
+
+@given(PATTERNS.filter(bool), WORDS.filter(bool))
+def test_a_pattern_matches_as_a_topic_exchange_matches_it(pattern: list[str], words: list[str]) -> None:
+    assert matches(".".join(pattern), ".".join(words)) == by_the_book(pattern, words)
+
+
+def test_a_long_hostile_key_takes_no_long_time() -> None:
+    assert not matches(".".join(["#"] * 100) + ".end", ".".join(["a"] * 127))

@@ -88,11 +88,12 @@ def test_delays_double_up_to_a_bound_and_are_jittered(monkeypatch: pytest.Monkey
     full = [min(0.2 * 2**n, away.LONGEST_DELAY) for n in range(40)]
     assert all(most / 2 <= delay <= most for delay, most in zip(delays, full, strict=True))
     assert len(set(delays[-20:])) > 1
+    assert max(islice(backoff(longest=2.0), 40)) <= 2.0
 
 
 async def test_a_good_session_makes_the_next_delay_small_again(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    monkeypatch.setattr(away, "backoff", lambda: made.append(0) or iter([0.0] * 9))
+    monkeypatch.setattr(away, "backoff", lambda longest: made.append(longest) or iter([0.0] * 9))
     monkeypatch.setattr(away, "GOOD_SESSION", -1.0)
     await keep_going(Session(BrokerAway("a"), BrokerAway("b")), asyncio.Event())
     assert len(made) == 3

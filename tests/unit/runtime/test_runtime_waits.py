@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from leveret_runtime.waits import first, pause
+from leveret_runtime.waits import Pace, first, pause
 
 
 async def test_first_gives_what_was_wanted() -> None:
@@ -66,3 +66,13 @@ async def test_pause_ends_with_its_time() -> None:
         await pause(0.01, asyncio.Event())
         await pause(0.01)
         await pause(0)
+
+
+async def test_a_pace_spaces_turns() -> None:
+    loop = asyncio.get_running_loop()
+    pace = Pace(0.02)
+    await pace.turn()
+    began = loop.time()
+    await pace.turn()
+    await pace.turn()
+    assert loop.time() - began >= 0.03

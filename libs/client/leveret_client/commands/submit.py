@@ -1,4 +1,4 @@
-"""`leveret submit`: publish a manifest; with `--follow`, watch the build to its end."""
+"""`leveret submit`: publish a manifest; with `--follow`, watch the build to its end. Or several, as a group."""
 
 import asyncio
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ import click
 
 from leveret_client import exits
 from leveret_client.client import Client
+from leveret_client.commands.group import MOST, Closing, show_group, trigger_options, word
+from leveret_client.commands.jobs import JOB
 from leveret_client.commands.validate import read_manifest
 from leveret_client.errors import NotReached, SubmissionFailed
 from leveret_client.follow import Following
@@ -16,7 +18,7 @@ from leveret_client.running import run
 from leveret_client.watching import follow_on, report, watch
 from leveret_proto.base import Visibility
 from leveret_proto.ids import message_id as new_message_id
-from leveret_proto.manifest import render
+from leveret_proto.manifest import Trigger, render
 from leveret_proto.messages import SubmissionAccepted
 
 
@@ -32,18 +34,21 @@ class Sent:
     visibility: Visibility
     priority: int
     secrets: bool
+    depends_on: tuple[int, ...]
+    group: str | None
     message_id: str
 
     async def to(self, client: Client) -> SubmissionAccepted:
         """Submit it. Raises SubmissionFailed."""
         return await client.submit(
             self.text, project=self.project, note=self.note, tags=self.tags, visibility=self.visibility,
-            priority=self.priority, secrets=self.secrets, message_id=self.message_id,
+            priority=self.priority, secrets=self.secrets, depends_on=self.depends_on, group=self.group,
+            message_id=self.message_id,
         )  # fmt: skip
 
 
 @click.command()
-@click.argument("file", type=click.Path(allow_dash=True))
+@click.argument("files", nargs=-1, required=True, type=click.Path(allow_dash=True), metavar="FILE...")
 @click.option("--follow", "-f", is_flag=True, help="Show the log live; the exit status is the build's.")
 @click.option("--project", default="default", show_default=True, help="The project it belongs to.")
 @click.option("--note", help="A line for people, repeated in every event.")
@@ -57,11 +62,16 @@ class Sent:
 )
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher goes first among the owner's jobs.")
 @click.option("--no-secrets", is_flag=True, help="Withhold every secret the manifest names.")
+@click.option(
+    "--after", "depends_on", metavar="JOB", multiple=True, type=JOB, help="Run once JOB succeeded; may be given again."
+)
+@click.option("--group", callback=word, help="Join this group. Several files are a whole group.")
+@trigger_options
 @click.option("--message-id", help="Submitting again under the same one gives the same job.")
 @broker_options
 def submit(
     settings: Settings,
-    file: str,
+    files: tuple[str, ...],
     follow: bool,
     project: str,
     note: str | None,
@@ -69,15 +79,72 @@ def submit(
     visibility: str,
     priority: int,
     no_secrets: bool,
+    depends_on: tuple[int, ...],
+    group: str | None,
+    triggers: tuple[Trigger, ...],
     message_id: str | None,
 ) -> None:
-    """Submit the manifest FILE ('-': standard input)."""
-    name = "<stdin>" if file == "-" else file
-    sent = Sent(
-        read_manifest(file), name, project, note, tags, Visibility(visibility), priority, not no_secrets,
-        message_id or new_message_id(),
-    )  # fmt: skip
-    run(lambda: _followed(settings, sent) if follow else _submitted(settings, sent))
+    """Submit the manifest FILE ('-': standard input).
+
+    Several FILEs need --group, and are that whole group: it ends when all of them have, and --email and --webhook tell
+    of that. One FILE without these options joins the group, which `leveret group` closes.
+    """
+    whole = len(files) > 1 or bool(triggers)
+    if whole and group is None:
+        raise click.UsageError("several files, --email and --webhook are for a group: give --group NAME.")
+    if len(files) > MOST:
+        raise click.UsageError(f"{len(files)} files; a group has at most {MOST} jobs.")
+    if len(files) > 1 and message_id is not None:
+        raise click.UsageError("--message-id names one job; give a single file.")
+    if whole and follow:
+        raise click.UsageError("--follow watches one job, not a group; `leveret events` shows all of them.")
+    manifests = [
+        Sent(
+            read_manifest(file), "<stdin>" if file == "-" else file, project, note, tags, Visibility(visibility),
+            priority, not no_secrets, depends_on, group, message_id or new_message_id(),
+        )
+        for file in files
+    ]  # fmt: skip
+    if group is not None and whole:
+        closing = Closing(group, triggers, Visibility(visibility), note)
+        run(lambda: _submitted_as_group(settings, manifests, closing))
+    run(lambda: _followed(settings, manifests[0]) if follow else _submitted(settings, manifests[0]))
+
+
+async def _submitted_as_group(settings: Settings, manifests: list[Sent], closing: Closing) -> int:
+    jobs: list[int] = []
+    async with settings.client() as client:
+        for sent in manifests:
+            try:
+                accepted = await sent.to(client)
+            except SubmissionFailed as failed:
+                refused(settings, sent, failed)
+                _left_open(settings, closing.group, jobs)
+                return exits.FAILED
+            _accepted(settings, sent, accepted)
+            jobs.append(accepted.job)
+        view = await closing.by(client, len(manifests))
+    strangers = [member.job for member in view.jobs if member.job not in jobs]
+    if strangers:
+        settings.output.say(
+            f"leveret: the name {closing.group} is taken by the group of job {strangers[0]}; the jobs run, but their "
+            "end as a group is not told: submit under another name",
+            "red",
+        )
+        return exits.FAILED
+    if settings.output.terminal or settings.output.as_json:
+        show_group(settings.output, view)
+    return exits.OK
+
+
+def _left_open(settings: Settings, group: str, jobs: list[int]) -> None:
+    if jobs:
+        named = ", ".join(map(str, jobs))
+        settings.output.say(
+            f"leveret: group {group} stays open with what was submitted before (jobs {named}); submit the rest one by "
+            "one with --group, and close it with `leveret group`",
+            "yellow",
+        )
 
 
 async def _submitted(settings: Settings, sent: Sent) -> int:

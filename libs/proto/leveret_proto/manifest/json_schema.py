@@ -26,8 +26,10 @@ def schema() -> dict[str, Any]:
     }
     parts["Extension"]["additionalProperties"] = False
     parts["Requires"]["additionalProperties"] = False
-    limit = parts["Extension"]["properties"]["time_limit"]
-    limit["anyOf"].insert(1, {"type": "string", "pattern": "^(?=[0-9])([0-9]+h)?([0-9]+m)?([0-9]+s)?$"})
+    for name in ("time_limit", "queue_deadline"):
+        parts["Extension"]["properties"][name]["anyOf"].insert(
+            1, {"type": "string", "pattern": "^(?=[0-9])([0-9]+h)?([0-9]+m)?([0-9]+s)?$"}
+        )
     for part in (made, *parts.values()):
         for name, field in part.get("properties", {}).items():
             _loosen(field, optional=name not in part.get("required", ()))

@@ -27,7 +27,7 @@ from leveret_proto.manifest.sources import Source
 TASK_NAME = re.compile(r"[a-z0-9_-]{1,128}")
 #: A label such as `disk=large` that a worker must carry.
 TAG = re.compile(r"[!-~]{1,128}")
-#: Bounds of `leveret.time_limit`, in seconds: a week at most.
+#: Bound of `leveret.time_limit` and `leveret.queue_deadline`, in seconds: a week.
 MAX_TIME_LIMIT = 7 * 24 * 3600
 
 Condition = Literal["success", "failure", "always"]
@@ -92,6 +92,9 @@ class Extension(_Part):
     requires: Requires = Requires()
     time_limit: int | None = Field(
         None, ge=1, le=MAX_TIME_LIMIT, description="seconds the job may run, or a text as 90m, 1h30m"
+    )
+    queue_deadline: int | None = Field(
+        None, ge=1, le=MAX_TIME_LIMIT, description="seconds the job may wait for a worker, or a text as 2h"
     )
     artifacts_on: ArtifactsOn = Field("success", description="when artifacts are kept")
 

@@ -19,7 +19,7 @@ _DURATION = re.compile(r"(?=[0-9])(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{
 
 def leveret(judge: Judge, node: Node, path: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    known = ("requires", "time_limit", "artifacts_on")
+    known = ("requires", "time_limit", "queue_deadline", "artifacts_on")
     for entry in _entries(judge, node, path, known):
         with suppress(Rejected):
             value: Any = None
@@ -27,7 +27,9 @@ def leveret(judge: Judge, node: Node, path: str) -> dict[str, Any]:
                 case "requires":
                     value = _requires(judge, entry.value, entry.path)
                 case "time_limit":
-                    value = _time_limit(judge, entry.value, entry.path)
+                    value = _duration(judge, entry.value, entry.path, "no time limit")
+                case "queue_deadline":
+                    value = _duration(judge, entry.value, entry.path, "no queue deadline")
                 case "artifacts_on":
                     value = judge.choice(entry.value, entry.path, ARTIFACTS_ON)
             found[entry.name] = value
@@ -57,7 +59,7 @@ def _tags(judge: Judge, node: Node, path: str) -> list[str]:
     return list(tags)
 
 
-def _time_limit(judge: Judge, node: Node, path: str) -> int | None:
+def _duration(judge: Judge, node: Node, path: str, fault: str) -> int | None:
     value = judge.value(node, path, "a number of seconds, or a text as 90m")
     if value is None:
         return None
@@ -69,7 +71,7 @@ def _time_limit(judge: Judge, node: Node, path: str) -> int | None:
         return seconds
     text = quote(judge.text(node, path) or "")
     hint = f"a whole number of seconds up to {MAX_TIME_LIMIT}, or a text as 90m, 1h30m, 45s"
-    raise judge.reject(node, path, f"{text} is no time limit", hint)
+    raise judge.reject(node, path, f"{text} is {fault}", hint)
 
 
 def _entries(judge: Judge, node: Node, path: str, known: Collection[str]) -> list[Entry]:

@@ -4,9 +4,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from leveret_proto.base import Attempt, Bytes, JobId, Message, Part, Sha256, Time, Word
+from leveret_proto.base import Attempt, Bytes, JobId, Message, Name, Part, Sha256, Time, Word
+from leveret_proto.capability import Capabilities, Lack
 from leveret_proto.messages.job import Standing, Timings
 from leveret_proto.messages.state import JobStatus
+from leveret_proto.messages.submission import Priority
 
 
 class CancelJob(Message):
@@ -35,6 +37,44 @@ class ListJobs(Message):
     statuses: tuple[JobStatus, ...] = ()
 
 
+class RetryJob(Message):
+    """Routing word `retry`: submit the manifest of an ended job again, as a new job.
+
+    Intake answers, as it answers any submission: `submission.accepted.v1`. The same command (by its `message_id`) makes
+    the same job.
+    """
+
+    TYPE: ClassVar[str] = "command.retry.v1"
+
+    job: JobId
+
+
+class PrioritizeJob(Message):
+    """Routing word `priority`: change the priority of a waiting job."""
+
+    TYPE: ClassVar[str] = "command.priority.v1"
+
+    job: JobId
+    priority: Priority
+
+
+class ExplainJob(Message):
+    """Routing word `explain`: why a job waits, where it stands in line, and which workers could run it."""
+
+    TYPE: ClassVar[str] = "command.explain.v1"
+
+    job: JobId
+
+
+class ListWorkers(Message):
+    """Routing word `workers`: the live ones by name, those after `after`."""
+
+    TYPE: ClassVar[str] = "command.workers.v1"
+
+    after: Name | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+
 class LogHistory(Message):
     """Routing word `history`, answered by logsink: a slice of a stored log, or with no `task` the list of logs."""
 
@@ -51,6 +91,7 @@ class LogHistory(Message):
 class JobView(Standing):
     """A job as it stands."""
 
+    priority: Priority = 0
     timings: Timings | None = None
     submitted_at: Time
     started_at: Time | None = None
@@ -69,7 +110,7 @@ class LogView(Part):
 
 
 class JobReply(Message):
-    """Answer to `show`."""
+    """Answer to `show` and `priority`."""
 
     TYPE: ClassVar[str] = "reply.job.v1"
 
@@ -84,6 +125,71 @@ class CancelReply(Message):
     #: False where the job had ended by itself before.
     cancelled: bool
     job: JobView | None = None
+
+
+class JobMatch(Part):
+    """A live worker beside a job: whether it could run it, and what it lacks where not."""
+
+    worker: Name
+    #: None: it could run the job.
+    lack: Lack | None = None
+    #: The value asked for that it lacks.
+    lacks: str | None = None
+    slots: int
+    free: int
+    draining: bool = False
+
+
+class Place(Part):
+    """Where a waiting job stands. Fair share between owners decides whose turn it is, so a place is within its owner.
+
+    Attributes:
+        place: 1: the owner's next job among those that the same workers could run.
+        waiting: the owner's waiting jobs of that kind.
+        owners: owners who have jobs of that kind waiting, this one included.
+        running: the owner's jobs granted or running.
+        limit: the most of them there may be; None: no limit.
+    """
+
+    place: int
+    waiting: int
+    owners: int
+    running: int
+    limit: int | None = None
+
+
+class ExplainReply(Message):
+    """Answer to `explain`. `place` only where the job waits for a worker; `depends_on`: jobs it still waits for."""
+
+    TYPE: ClassVar[str] = "reply.explain.v1"
+
+    job: JobView
+    place: Place | None = None
+    depends_on: tuple[JobId, ...] = ()
+    #: Those that could run it first, then the nearest; at most 20 of each.
+    workers: tuple[JobMatch, ...] = ()
+
+
+class WorkerView(Part):
+    """A live worker as the dispatcher sees it."""
+
+    worker: Name
+    capabilities: Capabilities
+    slots: int
+    free: int
+    #: Attempts granted to it that have not ended.
+    running: int
+    draining: bool = False
+    since: Time
+
+
+class WorkersReply(Message):
+    """Answer to `workers`. `more`: there are others after the last."""
+
+    TYPE: ClassVar[str] = "reply.workers.v1"
+
+    workers: tuple[WorkerView, ...]
+    more: bool = False
 
 
 class ListReply(Message):
@@ -112,5 +218,5 @@ class CommandFailed(Message):
 
     TYPE: ClassVar[str] = "reply.failed.v1"
 
-    code: Literal["not-found", "bad-request", "unavailable"]
+    code: Literal["not-found", "bad-request", "conflict", "unavailable"]
     message: str

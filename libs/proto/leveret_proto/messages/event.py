@@ -7,6 +7,7 @@ from pydantic import Field
 from leveret_proto.base import Attempt, Bytes, JobFacts, Message, MessageId, Name, Part, Sha256, Time, Visibility, Word
 from leveret_proto.capability import Capabilities
 from leveret_proto.manifest import Diagnostic
+from leveret_proto.messages.group import GroupEvent
 from leveret_proto.messages.job import Standing, TaskResult, Timings
 
 Source = Literal["dispatcher", "logsink", "notifier"]
@@ -106,4 +107,4 @@ class WorkerEvent(Message):
     at: Time
 
 
-Event = JobEvent | TaskEvent | LogEvent | DeliveryEvent | SubmissionEvent | WorkerEvent
+Event = JobEvent | TaskEvent | LogEvent | DeliveryEvent | SubmissionEvent | WorkerEvent | GroupEvent

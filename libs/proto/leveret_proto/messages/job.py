@@ -34,11 +34,11 @@ class ReadyJob(Message):
     priority: Priority = 0
     secrets: bool = True
     depends_on: tuple[JobId, ...] = ()
-    group: Word | None = None
     #: The broker account that submitted, where the broker vouched for it.
     submitter: str | None = None
     #: Seconds; None leaves it to the installation.
     time_limit: Seconds | None = None
+    queue_deadline: Seconds | None = None
     submitted_at: Time
 
 

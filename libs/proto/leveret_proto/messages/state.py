@@ -47,7 +47,7 @@ class Reason(StrEnum):
     NO_WORKER = "no-worker"
     BUSY = "busy"
     LIMIT = "limit"
-    DEPENDENCY = "dependency"
+    DEPENDENCY = "dependency"  # also an end: a job it depends on did not succeed
     LOST = "lost"  # also an end: the third started attempt was lost
     HANDED_BACK = "handed-back"
     # on the way
@@ -61,4 +61,6 @@ class Reason(StrEnum):
     GUEST_LOST = "guest-lost"
     WORKER_FAULT = "worker-fault"
     TIME_LIMIT = "time-limit"
+    QUEUE_DEADLINE = "queue-deadline"  # it waited longer than it may
+    SECRET_MISSING = "secret-missing"
     CANCELLED = "cancelled"

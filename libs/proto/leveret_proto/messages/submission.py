@@ -25,7 +25,10 @@ class Submission(Message):
     secrets: bool = True
     #: Jobs of the same owner that must succeed first.
     depends_on: Annotated[tuple[JobId, ...], Field(max_length=64)] = ()
+    #: Joins the owner's group of this name.
     group: Word | None = None
+    #: The job that this one repeats.
+    retry_of: JobId | None = None
 
 
 class SubmissionAccepted(Message):

@@ -8,6 +8,7 @@ from leveret_proto.base import Attempt, Bytes, JobFacts, JobId, Message, Name, P
 from leveret_proto.capability import Capabilities
 from leveret_proto.manifest import Manifest
 from leveret_proto.messages.job import Artifact, TaskResult, Timings
+from leveret_proto.messages.secret import PublicKey, SealedSecret
 from leveret_proto.messages.state import AttemptState, JobStatus, Reason
 
 #: Slots a worker may have at most.
@@ -47,7 +48,7 @@ class WorkerBeat(Message):
     #: True in a session's last beat: it will not come back.
     closing: bool = False
     #: X25519 public key, base64, that secrets are sealed to.
-    public_key: str | None = Field(default=None, max_length=64)
+    public_key: PublicKey | None = None
     #: What the worker could not prove, in words: for people.
     notes: Annotated[tuple[str, ...], Field(max_length=64)] = ()
 
@@ -60,12 +61,6 @@ class WorkerClaim(Message):
     worker: Name
     session: Token
     tokens: Tokens
-
-
-class SealedSecret(Part):
-    """A secret sealed to the session's public key (libsodium sealed box), base64."""
-
-    sealed: str
 
 
 class Grant(Message):

@@ -77,7 +77,7 @@ def _newest(told: Sequence[Told]) -> list[Told]:
 
 
 async def _apply(tx: Transaction, told: Sequence[Told]) -> list[Verdict]:
-    rows = await store.lock_jobs(tx.on, [one.status.job for one in told])
+    rows = await tx.jobs([one.status.job for one in told])
     known = await store.attempts(tx.on, [one.status.grant for one in told])
     verdicts = [judge_status(known.get(one.status.grant), one.worker, one.status) for one in told]
     inputs: dict[int, Input] = {}

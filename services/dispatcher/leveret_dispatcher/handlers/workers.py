@@ -13,7 +13,7 @@ from leveret_dispatcher.granting import publish_again
 from leveret_dispatcher.handlers.reading import Delivery, batches, believed_worker, readable, settle_batch, worker_of
 from leveret_dispatcher.lifecycle import Verdict, judge_grant
 from leveret_dispatcher.matching import Session
-from leveret_dispatcher.sessions import Standing, judge, new_session
+from leveret_dispatcher.sessions import Standing, believed_key, judge, new_session
 from leveret_proto.envelope import Unreadable, unpack
 from leveret_proto.messages import Abandon, AttemptState, Cancel, Refuse, Settle, WorkerBeat, WorkerClaim
 from leveret_proto.topology import DISPATCHER_WORKERS
@@ -45,6 +45,8 @@ def _read(delivery: Delivery) -> WorkerBeat | WorkerClaim:
     if not isinstance(said, WorkerBeat | WorkerClaim):
         raise Unreadable(f"expected a beat or a claim, got {delivery.type}")
     believed_worker(worker_of(delivery), said.worker)
+    if isinstance(said, WorkerBeat):
+        believed_key(said)
     return said
 
 
@@ -107,8 +109,8 @@ def _exchange(desk: Desk, before: Session | None, session: Session) -> None:
 
 async def _note_changes(desk: Desk, session: Session, beat: WorkerBeat) -> None:
     """Take over what a living session has changed in its offer."""
-    new = (beat.capabilities, beat.slots, beat.draining)
-    if new == (session.offer, session.slots, session.draining):
+    new = (beat.capabilities, beat.slots, beat.draining, beat.public_key)
+    if new == (session.offer, session.slots, session.draining, session.public_key):
         if session.withdrawn:
             desk.matching.seat(session)
         return
@@ -123,6 +125,7 @@ async def _note_changes(desk: Desk, session: Session, beat: WorkerBeat) -> None:
 
 def _reseat(desk: Desk, session: Session, beat: WorkerBeat) -> None:
     session.offer, session.slots, session.draining = beat.capabilities, beat.slots, beat.draining
+    session.public_key = beat.public_key
     desk.matching.seat(session)
 
 

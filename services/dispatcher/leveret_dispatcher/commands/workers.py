@@ -1,0 +1,90 @@
+"""Commands about workers, and why a job waits for one: workers, explain."""
+
+from collections.abc import Iterable
+
+from leveret_dispatcher import events, session_store, store
+from leveret_dispatcher.commands.asked import Asked, Handlers, not_found
+from leveret_dispatcher.commands.jobs import may_see
+from leveret_dispatcher.desk import Desk
+from leveret_dispatcher.matching import Session
+from leveret_proto.capability import Lack, Requirement, missing
+from leveret_proto.messages import (
+    ExplainJob,
+    ExplainReply,
+    JobMatch,
+    JobStatus,
+    ListWorkers,
+    Message,
+    WorkersReply,
+    WorkerView,
+)
+
+#: Workers told of that could run a job, and of those that could not.
+MOST_MATCHES = 20
+#: Bytes of views in one answer; what a worker offers may be long.
+MOST_BYTES = 1024 * 1024
+#: From the farthest to the nearest.
+_NEARNESS = tuple(Lack)
+
+
+async def explain(desk: Desk, asked: Asked[ExplainJob]) -> Message:
+    """Say why a job waits: its place in line, what it depends on, and how each worker stands beside it."""
+    job = asked.command.job
+    async with desk.database.connection() as on:
+        row = await store.find_job(on, job)
+    if row is None or not may_see(row, asked.owner):
+        return not_found(job)
+    waits = row.course.status is JobStatus.PENDING
+    return ExplainReply(
+        job=events.view(row, desk.links),
+        place=desk.matching.place(job) if waits else None,
+        depends_on=desk.dependencies.needs(job) if waits else (),
+        workers=matches(row.requirement, desk.sessions.values()),
+    )
+
+
+def matches(requirement: Requirement, sessions: Iterable[Session]) -> tuple[JobMatch, ...]:
+    """Rank workers beside a job: those that could run it, the idle ones first; then the others, the nearest first.
+
+    At most MOST_MATCHES of each.
+    """
+    able: list[tuple[tuple[bool, bool, str], JobMatch]] = []
+    unable: list[tuple[tuple[int, bool, str], JobMatch]] = []
+    for session in sessions:
+        lack = missing(requirement, session.offer)
+        match = JobMatch(
+            worker=session.worker, lack=lack and lack.lack, lacks=lack and lack.value,
+            slots=session.slots, free=len(session.free), draining=session.draining,
+        )  # fmt: skip
+        if lack is None:
+            able.append(((session.draining, not session.free, session.worker), match))
+        else:
+            unable.append(((-_NEARNESS.index(lack.lack), session.draining, session.worker), match))
+    ranked = sorted(able, key=lambda pair: pair[0])[:MOST_MATCHES]
+    return tuple(match for _, match in [*ranked, *sorted(unable, key=lambda pair: pair[0])[:MOST_MATCHES]])
+
+
+async def list_workers(desk: Desk, asked: Asked[ListWorkers]) -> Message:
+    """List the live workers by name."""
+    after, limit = asked.command.after, asked.command.limit
+    following = sorted(name for name in desk.sessions if after is None or name > after)
+    page = [desk.sessions[name] for name in following[:limit]]
+    async with desk.database.connection() as on:
+        since = await session_store.since(on, [session.id for session in page])
+    views: list[WorkerView] = []
+    taken = 0
+    for session in page:
+        if session.id not in since:
+            continue  # gone meanwhile
+        view = WorkerView(
+            worker=session.worker, capabilities=session.offer, slots=session.slots, free=len(session.free),
+            running=len(desk.leases.of_worker(session.worker)), draining=session.draining, since=since[session.id],
+        )  # fmt: skip
+        taken += len(view.model_dump_json())
+        if views and taken > MOST_BYTES:
+            return WorkersReply(workers=tuple(views), more=True)
+        views.append(view)
+    return WorkersReply(workers=tuple(views), more=len(following) > limit)
+
+
+HANDLERS: Handlers = {ExplainJob: explain, ListWorkers: list_workers}

@@ -1,0 +1,184 @@
+"""A real worker opens its grant's secrets and puts them where the build finds them, and nowhere else."""
+
+import base64
+import hashlib
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from leveret_proto.capability import SECRETS_TAG
+from leveret_proto.messages import AttemptStatus, SealedSecret, WorkerBeat
+from leveret_proto.permissions import worker as worker_permissions
+from leveret_runtime.sealing import KeyPair, seal
+from tests.support.dispatcher_played import DispatcherPlayed, make_grant
+from tests.support.services import Service, Services
+from tests.support.vhosts import Vhost
+
+ARCH = platform.machine()
+VALUE = b"s3cret-file-value-0123456789\n\x00\xff"
+SSH_KEY = b"-----BEGIN OPENSSH PRIVATE KEY-----\ns3cret-ssh-key\n-----END OPENSSH PRIVATE KEY-----\n"
+
+StartWorker = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def dispatcher(vhost: Vhost) -> AsyncIterator[DispatcherPlayed]:
+    await vhost.provision({"w1": worker_permissions("w1")})
+    async with DispatcherPlayed.listening(vhost.url()) as played:
+        yield played
+
+
+@pytest.fixture
+def spool() -> Iterator[Path]:
+    """Short: gpg's agent listens on a socket in the build's home, and those have short names."""
+    with tempfile.TemporaryDirectory(prefix="lv-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def start_worker(vhost: Vhost, services: Services, spool: Path) -> StartWorker:
+    async def start(**given: Any) -> Service:
+        environment = {
+            "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
+            "LEVERET_WORKER_NAME": "w1",
+            "LEVERET_WORKER_SLOTS": "1",
+            "LEVERET_WORKER_SPOOL": str(spool),
+            "LEVERET_WORKER_EXECUTOR": "process",
+            "LEVERET_WORKER_UNSANDBOXED": "allow",
+            "LEVERET_WORKER_DRAIN_LIMIT": "0",
+            "LEVERET_WORKER_BEAT_INTERVAL": "0.5",
+        }
+        return await services.start("leveret_worker.main", environment, **given)
+
+    return start
+
+
+def sealed(beat: WorkerBeat, value: bytes, kind: str = "file", **fields: Any) -> SealedSecret:
+    assert beat.public_key is not None
+    given = {"uuid": str(uuid4()), "kind": kind, "sealed": seal(value, beat.public_key)}
+    return SealedSecret.model_validate(given | fields)
+
+
+async def build(
+    dispatcher: DispatcherPlayed, beat: WorkerBeat, script: str, *secrets: SealedSecret
+) -> tuple[AttemptStatus, bytes]:
+    """Run `script` with `secrets`; give how it ended and the log of its setup."""
+    indented = "\n".join(f"    {line}" for line in script.splitlines())
+    manifest = f"image: test/process\ntasks:\n- look: |\n{indented}\n"
+    await dispatcher.grant(make_grant(beat, manifest, secrets=secrets), ARCH)
+    ended = await dispatcher.status("ended")
+    return ended, await dispatcher.log("@setup")
+
+
+async def test_a_session_offers_to_take_secrets_under_a_key_of_its_own(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    worker = await start_worker()
+    first = await dispatcher.beat()
+    assert SECRETS_TAG in first.capabilities.tags
+    assert (await dispatcher.beat()).public_key == first.public_key is not None
+    await worker.kill()
+    await start_worker()
+    while (beat := await dispatcher.beat()).session == first.session:
+        pass
+    assert beat.public_key != first.public_key
+
+
+async def test_files_and_keys_are_where_the_build_looks_for_them(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker, spool: Path
+) -> None:
+    await start_worker()
+    beat = await dispatcher.beat()
+    elsewhere = spool / "outside" / "deep" / "token"
+    secrets = (
+        sealed(beat, VALUE, name="a token", path="~/.config/app/token", mode=0o640),
+        sealed(beat, VALUE, path="relative"),
+        sealed(beat, VALUE, path=str(elsewhere)),
+        sealed(beat, SSH_KEY, "ssh-key", name="deploy key"),
+        sealed(beat, b"the second", "ssh-key"),
+    )
+    first, second = secrets[3].uuid, secrets[4].uuid
+    script = f"""
+        set +x
+        stat -c '%a' .config/app/token relative {elsewhere} .ssh .ssh/{first}
+        sha256sum .config/app/token relative {elsewhere} | cut -c 1-64 | uniq
+        cmp .ssh/id_rsa .ssh/{first}
+        test "$(cat .ssh/{second})" = "the second"
+    """
+    ended, setup = await build(dispatcher, beat, script, *secrets)
+    assert (ended.result, ended.detail) == ("success", None)
+    look = (await dispatcher.log("look")).decode().splitlines()
+    assert look == ["+ set +x", "640", "600", "600", "700", "600", hashlib.sha256(VALUE).hexdigest()]
+    for text in (b"a token", b"deploy key", secrets[1].uuid.encode()):
+        assert b"handing over secret " + text in setup
+    for value in (VALUE, SSH_KEY):
+        assert value not in setup
+
+
+@pytest.fixture
+def pgp_key(spool: Path) -> bytes:
+    """A new private key without a passphrase, armoured."""
+    home = spool / "gpg"
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+    try:
+        subprocess.run([*gpg, "--quick-generate-key", "builder@example.org", "ed25519"], check=True, timeout=60)
+        export = [*gpg, "--export-secret-keys", "--armor"]
+        return subprocess.run(export, stdout=subprocess.PIPE, check=True, timeout=60).stdout
+    finally:
+        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=True, timeout=60)
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="needs gpg")
+async def test_a_pgp_key_is_imported(dispatcher: DispatcherPlayed, start_worker: StartWorker, pgp_key: bytes) -> None:
+    await start_worker()
+    beat = await dispatcher.beat()
+    script = "gpg --batch --list-secret-keys; gpgconf --kill all"
+    ended, setup = await build(dispatcher, beat, script, sealed(beat, pgp_key, "pgp-key", name="signing"))
+    assert ended.result == "success", ended.detail
+    assert b"builder@example.org" in await dispatcher.log("look")
+    assert pgp_key.splitlines()[3] not in setup
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "fields", "told"),
+    [
+        ("file", VALUE, {"path": "/proc/no/such/place"}, "/proc/no"),
+        ("file", VALUE, {}, "without a path"),
+        ("pgp-key", b"this is no key", {}, "gpg"),
+        ("file", VALUE, {"path": "x", "sealed": seal(VALUE, KeyPair().public_key)}, "not sealed to this key"),
+    ],
+)
+async def test_a_secret_that_can_not_be_placed_fails_the_setup_by_its_name(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker, kind: str, value: bytes, fields: dict[str, Any], told: str
+) -> None:
+    await start_worker()
+    beat = await dispatcher.beat()
+    secret = sealed(beat, value, kind, name="the name", **fields)
+    ended, setup = await build(dispatcher, beat, "true", secret)
+    assert (ended.result, ended.reason) == ("failed", "setup-failed")
+    assert ended.detail is not None and ended.detail.startswith("secret the name: ") and told in ended.detail
+    assert b"setup failed: secret the name: " in setup
+    assert value.decode("latin-1") not in ended.detail and value not in setup
+
+
+async def test_nothing_that_opens_a_secret_is_left_in_the_spool(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker, spool: Path
+) -> None:
+    worker = await start_worker(failpoint="worker.grant.before-ack", ready=False)
+    beat = await dispatcher.beat()
+    secret = sealed(beat, VALUE, path="token")
+    await dispatcher.grant(make_grant(beat, "image: test/process\ntasks:\n- one: 'true'\n", secrets=(secret,)), ARCH)
+    await worker.until_crashed()
+    (written,) = spool.glob("grants/*/grant.json")
+    assert secret.sealed in written.read_text()  # or the test would look at the wrong place
+    for file in spool.rglob("*"):
+        content = file.read_bytes() if file.is_file() else b""
+        assert VALUE.strip() not in content and base64.b64encode(VALUE) not in content
