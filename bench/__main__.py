@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import uvloop
+
 from bench import boot, first_line, grant, guest_api, jobs, logs, manifests, scale
 from bench.result import Result
 from bench.setting import Bench
@@ -68,7 +70,7 @@ def main() -> int:
         print(
             "the machine is busy with something else: these figures, and to a degree their ratios, are not to be quoted"
         )
-    results = asyncio.run(run(names, arguments.jobs))
+    results = uvloop.run(run(names, arguments.jobs))
     if len(names) == len(MEASURES) and arguments.jobs == scale.JOBS:  # figures of one run only, as promised
         RESULTS.write_text(json.dumps([result.document() for result in results], indent=2, ensure_ascii=False) + "\n")
     broken = [result.name for result in results if result.holds is False]

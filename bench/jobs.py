@@ -17,15 +17,15 @@ from bench.setting import Bench
 from bench.submitting import Happened, Submitter
 from leveret_proto.messages import LogEvent
 
-ROUNDS = 3
-JOBS = 400
-SLOTS = 64
+ROUNDS = 5
+JOBS = 800
+SLOTS = 128
 #: Of its setup and of its one task.
 LOGS_EACH = 2
 #: Manifests under way to the broker.
 WINDOW = 100
 LIMIT = 60.0
-PLAIN = 1500
+PLAIN = 3000
 KIB = 1024
 TASKS = 400
 BUILDS = 30

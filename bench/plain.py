@@ -1,6 +1,8 @@
 """What everything is compared with: persistent messages published, confirmed, consumed and acked in plain aio-pika."""
 
 import asyncio
+import subprocess
+import sys
 import time
 import uuid
 
@@ -14,8 +16,20 @@ LIMIT = 60.0
 async def plain_rate(url: str, *, size: int, count: int) -> float:
     """Give messages per second of `size` bytes from the first publish to the last ack.
 
-    Through a quorum queue (as most of Leveret's are), with at most WINDOW unconfirmed; publisher and consumer have a
-    connection each.
+    Measured in a process of its own, in which nothing of Leveret is: plain means plain.
+    """
+    argv = [sys.executable, "-m", "bench.plain", url, str(size), str(count)]
+    process = await asyncio.create_subprocess_exec(*argv, stdout=subprocess.PIPE)
+    output, _ = await process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(f"plain aio-pika failed: exit status {process.returncode}")
+    return float(output)
+
+
+async def _rate(url: str, size: int, count: int) -> float:
+    """Measure it here: through a quorum queue (as most of Leveret's are), with at most WINDOW unconfirmed.
+
+    Publisher and consumer have a connection each.
     """
     async with asyncio.timeout(LIMIT), await aio_pika.connect(url) as sending, await aio_pika.connect(url) as receiving:
         channel = await receiving.channel(publisher_confirms=False)
@@ -54,3 +68,7 @@ async def _consume(queue: AbstractQueue, count: int) -> None:
             count -= 1
             if count == 0:
                 return
+
+
+if __name__ == "__main__":
+    print(asyncio.run(_rate(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

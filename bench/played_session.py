@@ -99,7 +99,8 @@ class PlayedSession:
             if last is not None:
                 await self._send(last)
         elif isinstance(said, Settle):
-            self._held.pop(said.grant, None)
+            for grant in said.grants:
+                self._held.pop(grant, None)
         elif isinstance(said, Report):
             await self.beat()
         return None

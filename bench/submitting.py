@@ -11,6 +11,7 @@ from leveret_proto import keys
 from leveret_proto.envelope import Parcel, unpack
 from leveret_proto.ids import message_id
 from leveret_proto.messages import JobEvent, LogEvent
+from leveret_proto.messages.state import ENDED
 from leveret_proto.topology import EVENTS, SUBMIT
 from leveret_runtime.broker import Consumer, Publisher, connection
 
@@ -18,7 +19,7 @@ Happened = JobEvent | LogEvent
 
 
 class Submitter:
-    """Publishes manifests, and hands every job and log event to `on_event`."""
+    """Publishes manifests, and hands the ends of jobs and what is told of logs to `on_event`."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -30,7 +31,7 @@ class Submitter:
         async with connection(SecretStr(url), "bench submitter") as connected:
             channel = await connected.channel()
             queue = await channel.declare_queue(exclusive=True)
-            for pattern in ("job.#", "log.#"):
+            for pattern in (*(f"job.*.*.*.{status}" for status in ENDED), "log.#"):
                 await queue.bind(EVENTS, pattern)
             consumer = await Consumer.open(connected, queue.name, prefetch=500)
             async with asyncio.TaskGroup() as group:

@@ -13,16 +13,20 @@ import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, DeliveryError, PublishError
+from aiormq.abc import ChannelFrame
 from aiormq.exceptions import ChannelInvalidStateError
+from pamqp.body import ContentBody
 from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 from pydantic import SecretStr
 
 from leveret_proto.envelope import Parcel
-from leveret_runtime import hostile_frames
+from leveret_runtime import gathered_frames, hostile_frames
 from leveret_runtime.away import BrokerAway, told
 from leveret_runtime.waits import first
 
 hostile_frames.install()
+gathered_frames.install()
 
 #: Seconds.
 CONNECT_LIMIT = 15.0
@@ -94,6 +98,7 @@ class Publisher:
     def __init__(self, channel: aiormq.Channel) -> None:
         """`channel`: the library's lower layer, whose `basic_publish` need not wait for the socket each time."""
         self._channel = channel
+        self._order = asyncio.Lock()
         self._unflushed = 0
 
     @classmethod
@@ -140,16 +145,54 @@ class Publisher:
             delivery_mode=PERSISTENT,
         )
         try:
-            await self._channel.basic_publish(
-                parcel.body, exchange=exchange, routing_key=key, properties=properties, mandatory=mandatory,
-                timeout=CONFIRM_LIMIT, wait=self._flush_is_due(len(parcel.body)),
-            )  # fmt: skip
+            async with asyncio.timeout(CONFIRM_LIMIT):
+                await self._publish(Basic.Publish(0, exchange, key, mandatory), properties, parcel.body)
         except PublishError as error:
             raise Unroutable(f"no queue takes {key!r} on {exchange or 'the default exchange'}") from error
         except DeliveryError as error:
             raise Refused(f"{exchange} refused {key!r}") from error
         except _LOST as error:
             raise BrokerAway(told("RabbitMQ", error)) from error
+
+    async def _publish(self, method: Basic.Publish, properties: Basic.Properties, body: bytes) -> None:
+        """Do as the library's `basic_publish`, for half of its price: it is what a busy service does most.
+
+        Nobody else may publish on this channel, for the broker's confirms count what was published.
+        """
+        channel = self._channel
+        flushed = channel.create_future() if self._flush_is_due(len(body)) else None
+        most = channel.max_content_size
+        bodies = [ContentBody(body[at : at + most]) for at in range(0, len(body), most)]
+        frames: list[Any] = [method, ContentHeader(properties=properties, body_size=len(body)), *bodies]
+        frame = ChannelFrame.marshall(channel.number, frames, flushed)
+        confirmed: asyncio.Future[Any] | None = None
+        async with self._order:
+            if channel.is_closed:
+                raise ChannelInvalidStateError("the channel is closed")
+            if channel.publisher_confirms:
+                confirmed = self._expect_confirm(properties.message_id)
+            try:
+                await channel.write_queue.put(frame)
+            except BaseException:  # the broker will not see it, so it must not be counted
+                if confirmed is not None:
+                    channel.confirmations.pop(channel.delivery_tag, None)
+                    channel.delivery_tag -= 1
+                raise
+            if flushed is not None:
+                await flushed
+        if confirmed is not None:
+            try:
+                await confirmed
+            finally:
+                channel.message_id_delivery_tag.pop(properties.message_id or "", None)
+
+    def _expect_confirm(self, message_id: str | None) -> "asyncio.Future[Any]":
+        """Count a message; give what the broker's answer to it will resolve."""
+        channel = self._channel
+        channel.delivery_tag += 1
+        confirmed = channel.confirmations[channel.delivery_tag] = channel.create_future()
+        channel.message_id_delivery_tag[message_id or ""] = channel.delivery_tag
+        return confirmed
 
     def _flush_is_due(self, size: int) -> bool:
         """Whether this message waits until the socket has taken all: now and then, so that no buffer grows for ever."""

@@ -5,7 +5,11 @@ hashed outside of any transaction (what is stored never changes), then its row i
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 
 import structlog
 
@@ -16,11 +20,12 @@ from leveret_logsink.verdict import Verdict, expected, judge, missing
 from leveret_proto import keys
 from leveret_proto.base import JobFacts
 from leveret_proto.links import log_path
-from leveret_proto.messages import LogEvent
+from leveret_proto.messages import SETUP_LOG, LogEvent
 from leveret_proto.topology import RECORD
 from leveret_runtime.db import Connection, Database
 from leveret_runtime.failpoints import failpoint
-from leveret_runtime.outbox import next_seq, put
+from leveret_runtime.group_commit import GroupCommit
+from leveret_runtime.outbox import number, put_all
 from leveret_runtime.waits import pause
 
 log = structlog.get_logger(__name__)
@@ -34,6 +39,16 @@ HASHERS = 2
 _MISMATCH = "every byte came, but their SHA-256 is not the one the worker sent"
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A stream whose row is locked, and what becomes of it: proven whole, or not."""
+
+    stream: Stream
+    state: Literal["sealed", "gap"]
+    lines: int | None = None
+    mismatch: bool = False
+
+
 class Proof:
     """Moves streams to `sealed` or `gap`. `told` is called after every commit that has something to tell."""
 
@@ -43,6 +58,7 @@ class Proof:
         self._logs_url = logs_url.rstrip("/")
         self._wake = asyncio.Event()
         self._hashers = asyncio.Semaphore(HASHERS)
+        self._settling = GroupCommit(self._settle_proven, BATCH)
 
     def wake(self) -> None:
         """There may be something to prove."""
@@ -54,7 +70,7 @@ class Proof:
             self._wake.clear()
             while not stop.is_set() and await self._prove_some(told):
                 pass
-            while not stop.is_set() and await self._judge_some(told):
+            while not stop.is_set() and (await self._pass_proven() or await self._judge_one(told)):
                 pass
             await pause(IDLE, self._wake, stop)
 
@@ -78,20 +94,53 @@ class Proof:
         assert stream.held.end is not None  # only complete ones are chosen
         async with self._hashers:
             digest = await asyncio.to_thread(self._storage.digest, stream.key, stream.held.end.total)
-            async with self._database.transaction() as on:
-                locked = await streams.lock_id(on, stream.id)
-                if judge(locked.held, locked.state, locked.mismatch, due=False) is not Verdict.PROVE:
-                    return  # another logsink was quicker
-                if digest.sha256 == stream.held.end.sha256:
-                    await self._seal(on, locked, digest)
-                else:
-                    await on.execute("update stream set mismatch = true where id = $1", stream.id)
-                    await self._give_up(on, locked, mismatch=True)
-                failpoint("logsink.seal.before-commit")
+        await self._settling.ask((stream, digest))
         failpoint("logsink.seal.between-commit-and-publish")
         told()
 
-    async def _judge_some(self, told: Callable[[], None]) -> bool:
+    async def _settle_proven(self, hashed: Sequence[tuple[Stream, Digest]]) -> list[None]:
+        """Seal streams whose digest is the one that the worker sent; the others will never be whole."""
+        settled: list[Settled] = []
+        async with self._database.transaction() as on:
+            locked = await streams.lock_ids(on, [stream.id for stream, _ in hashed])
+            for stream, digest in hashed:
+                row = locked[stream.id]
+                if judge(row.held, row.state, row.mismatch, due=False) is not Verdict.PROVE:
+                    continue  # another logsink was quicker
+                proven = row.held.end is not None and digest.sha256 == row.held.end.sha256
+                settled.append(Settled(row, "sealed", digest.lines) if proven else Settled(row, "gap", mismatch=True))
+            await self._settle(on, settled)
+            failpoint("logsink.seal.before-commit")
+        return [None] * len(hashed)
+
+    async def _pass_proven(self) -> bool:
+        """Be done with attempts that are due and have every log sealed that they owe, as most have; say whether any."""
+        async with self._database.connection() as on:
+            passed = await on.fetch(
+                """
+                with due as (
+                    select job, attempt, worker, case when started then ran || $2::text else ran end as owed
+                    from attempt where judge_at <= now() order by judge_at, job, attempt limit $1
+                )
+                update attempt a set judge_at = null from due d
+                where (a.job, a.attempt) = (d.job, d.attempt) and a.judge_at <= now()
+                  and not exists (
+                      select from stream s where s.kind = 'log' and s.state <> 'sealed'
+                        and (s.job, s.attempt, s.worker) = (d.job, d.attempt, d.worker)
+                  )
+                  and not exists (
+                      select from unnest(d.owed) owed (log) where not exists (
+                          select from stream s where s.kind = 'log'
+                            and (s.job, s.attempt, s.worker, s.label) = (d.job, d.attempt, d.worker, owed.log)
+                      )
+                  )
+                returning a.job
+                """,
+                BATCH, SETUP_LOG,
+            )  # fmt: skip
+        return bool(passed)
+
+    async def _judge_one(self, told: Callable[[], None]) -> bool:
         """Judge one attempt that is due; say whether there was one."""
         async with self._database.connection() as on:
             due = await on.fetchrow(
@@ -140,47 +189,63 @@ class Proof:
             """,
             job, attempt, worker,
         )  # fmt: skip
-        for stream in map(streams.of_row, rows):
-            if judge(stream.held, stream.state, stream.mismatch, due=True) is Verdict.GAP:
-                await self._give_up(on, stream, mismatch=stream.mismatch)
+        lost = [
+            Settled(stream, "gap", mismatch=stream.mismatch)
+            for stream in map(streams.of_row, rows)
+            if judge(stream.held, stream.state, stream.mismatch, due=True) is Verdict.GAP
+        ]
+        await self._settle(on, lost)
 
-    async def _seal(self, on: Connection, stream: Stream, digest: Digest) -> None:
-        await on.execute("update stream set state = 'sealed', lines = $2 where id = $1", stream.id, digest.lines)
-        if stream.key.kind == "log":
-            await self._publish(on, stream, "sealed", lines=digest.lines)
-        log.info("sealed", **stream.key._asdict(), bytes=stream.held.stored.contiguous)
-
-    async def _give_up(self, on: Connection, stream: Stream, *, mismatch: bool) -> None:
-        if stream.state == "gap":
+    async def _settle(self, on: Connection, settled: Sequence[Settled]) -> None:
+        """Write what becomes of streams, and tell it of logs, where it is news."""
+        if not settled:
             return
-        await on.execute("update stream set state = 'gap' where id = $1", stream.id)
-        if stream.key.kind == "log":
-            await self._publish(on, stream, "gap", mismatch=mismatch)
-        log.warning("gap", **stream.key._asdict(), mismatch=mismatch)
+        await streams.settle(on, [(one.stream.id, one.state, one.lines, one.mismatch) for one in settled])
+        news = [one for one in settled if one.state != one.stream.state]
+        await self._tell(on, [one for one in news if one.stream.key.kind == "log"])
+        for one in news:
+            held = one.stream.held.stored.contiguous
+            if one.state == "sealed":
+                log.info("sealed", **one.stream.key._asdict(), bytes=held)
+            else:
+                log.warning("gap", **one.stream.key._asdict(), mismatch=one.mismatch)
 
-    async def _publish(
-        self, on: Connection, stream: Stream, status: str, *, lines: int | None = None, mismatch: bool = False
-    ) -> None:
-        """Put the stream's event into the outbox, numbered, in the caller's transaction."""
-        key, held = stream.key, stream.held
-        facts = JobFacts.model_validate_json(await on.fetchval("select facts from job where job = $1", key.job))
-        event = LogEvent(
+    async def _tell(self, on: Connection, logs: Sequence[Settled]) -> None:
+        """Put the events of logs into the outbox, numbered, in the caller's transaction."""
+        if not logs:
+            return
+        jobs = Counter(one.stream.key.job for one in logs)
+        rows = await on.fetch("select job, facts, now() as at from job where job = any($1::bigint[])", list(jobs))
+        known = {row["job"]: (JobFacts.model_validate_json(row["facts"]), row["at"]) for row in rows}
+        seqs = await number(on, jobs)
+        letters = []
+        for one in logs:
+            key = one.stream.key
+            facts, at = known[key.job]
+            event = self._event(one, facts, seqs[key.job], at)
+            letters.append(
+                (key.job, RECORD, keys.log_event(facts.visibility, facts.owner, key.job, key.label, one.state), event)
+            )
+            seqs[key.job] += 1
+        await put_all(on, letters)
+
+    def _event(self, one: Settled, facts: JobFacts, seq: int, at: datetime) -> LogEvent:
+        key, held, sealed = one.stream.key, one.stream.held, one.state == "sealed"
+        return LogEvent(
             facts=facts,
             source="logsink",
-            seq=await next_seq(on, key.job),
-            at=await on.fetchval("select now()"),
-            status="sealed" if status == "sealed" else "gap",
+            seq=seq,
+            at=at,
+            status=one.state,
             attempt=key.attempt,
             task=key.label,
             bytes=held.stored.contiguous,
-            lines=lines,
-            sha256=held.end.sha256 if held.end and status == "sealed" else None,
-            missing=() if status == "sealed" else missing(held, mismatch),
-            detail=None if status == "sealed" else _MISMATCH if mismatch else _why(held.end is None),
+            lines=one.lines,
+            sha256=held.end.sha256 if held.end and sealed else None,
+            missing=() if sealed else missing(held, one.mismatch),
+            detail=None if sealed else _MISMATCH if one.mismatch else _why(held.end is None),
             url=self._logs_url + log_path(key.job, facts.link, key.attempt, key.label),
         )
-        where = keys.log_event(facts.visibility, facts.owner, key.job, key.label, status)
-        await put(on, key.job, RECORD, where, event)
 
 
 def _why(endless: bool) -> str:

@@ -83,11 +83,24 @@ async def lock(on: Connection, keys: Iterable[StreamKey]) -> dict[StreamKey, Str
     return {stream.key: stream for stream in map(of_row, rows)}
 
 
-async def lock_id(on: Connection, id_: int) -> Stream:
-    """Lock one row for the transaction."""
-    row = await on.fetchrow(f"select {COLUMNS} from stream s where s.id = $1 for update", id_)
-    assert row is not None  # rows are never deleted while their attempt is known
-    return of_row(row)
+async def lock_ids(on: Connection, ids: Sequence[int]) -> dict[int, Stream]:
+    """Lock rows for the transaction, in the same order."""
+    rows = await on.fetch(
+        f"select {COLUMNS} from stream s where s.id = any($1::bigint[]) order by s.id for update", ids
+    )
+    return {row["id"]: of_row(row) for row in rows}
+
+
+async def settle(on: Connection, settled: Sequence[tuple[int, str, int | None, bool]]) -> None:
+    """Write (row, state, lines, mismatch) of locked rows."""
+    await on.execute(
+        """
+        update stream s set state = u.state, lines = u.lines, mismatch = u.mismatch
+        from unnest($1::bigint[], $2::text[], $3::bigint[], $4::boolean[]) as u(id, state, lines, mismatch)
+        where s.id = u.id
+        """,
+        *map(list, zip(*settled, strict=True)),
+    )
 
 
 async def save(on: Connection, changed: Iterable[tuple[int, Held]]) -> None:

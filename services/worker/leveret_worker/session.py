@@ -157,7 +157,8 @@ async def _obey(worker: Worker, delivery: AbstractIncomingMessage) -> None:
             if status is not None:
                 await worker.send_status(status)
         case Settle():
-            worker.on_settle(message.grant)
+            for grant in message.grants:
+                worker.on_settle(grant)
         case Cancel():
             worker.on_cancel(message.grant, message.reason)
         case Abandon():

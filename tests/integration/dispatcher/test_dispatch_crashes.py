@@ -52,7 +52,8 @@ class Autopilot:
             if isinstance(said, Grant):
                 await self._take(said)
             elif isinstance(said, Settle | Abandon):
-                self.listed.pop(said.grant, None)
+                for over in said.grants if isinstance(said, Settle) else (said.grant,):
+                    self.listed.pop(over, None)
 
     async def _take(self, grant: Grant) -> None:
         if grant.grant in self.listed:

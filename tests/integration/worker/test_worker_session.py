@@ -85,7 +85,7 @@ async def test_a_grant_becomes_a_build_with_logs_artifact_and_result(
     assert grant.token not in claim.tokens
     await dispatcher.order(beat, Report())
     assert [held.grant for held in (await dispatcher.beat()).held] == [grant.grant]
-    await dispatcher.order(beat, Settle(grant=grant.grant))
+    await dispatcher.order(beat, Settle(grants=(grant.grant,)))
     await dispatcher.beat(held=())
 
 
@@ -272,7 +272,7 @@ async def test_a_restarted_worker_delivers_a_spooled_result(
     ended = await dispatcher.status("ended")
     assert ended.result == "success"
     assert (await dispatcher.log("one")).endswith(b"done\n")
-    await dispatcher.order(again, Settle(grant=grant.grant))
+    await dispatcher.order(again, Settle(grants=(grant.grant,)))
     await dispatcher.beat(held=())
 
 

@@ -86,11 +86,11 @@ class Grant(Message):
 
 
 class Settle(Message):
-    """The dispatcher has the result of `grant`: the worker may forget it."""
+    """The dispatcher has the results of `grants`: the worker may forget them."""
 
     TYPE: ClassVar[str] = "control.settle.v1"
 
-    grant: Token
+    grants: Annotated[tuple[Token, ...], Field(min_length=1, max_length=4 * MAX_SLOTS)]
 
 
 class Cancel(Message):

@@ -16,12 +16,14 @@ from leveret_proto.topology import DISPATCHER_JOBS
 from leveret_runtime.failpoints import failpoint
 
 BATCH = 100
+#: Seconds between two transactions.
+APART = 0.01
 
 
 async def consume_jobs(desk: Desk, on: AbstractConnection, stop: asyncio.Event) -> None:
     """Take jobs until `stop` is set. Those for which a slot is free are granted in the same transaction."""
     async with asyncio.TaskGroup() as sending:
-        async for batch in batches(on, DISPATCHER_JOBS, stop, BATCH):
+        async for batch in batches(on, DISPATCHER_JOBS, stop, BATCH, apart=APART):
             jobs = [job for _, job in await readable(batch, DISPATCHER_JOBS, _read, desk.publisher)]
             if not jobs:
                 continue

@@ -13,15 +13,24 @@ from leveret_proto.keys import RoutingKeyError
 from leveret_proto.topology import queue as queue_of
 from leveret_runtime.broker import Consumer, Publisher, settle
 from leveret_runtime.dead import file_dead
+from leveret_runtime.waits import Pace
 
 T = TypeVar("T")
 Delivery = AbstractIncomingMessage
 
 
-async def batches(on: AbstractConnection, queue: str, stop: asyncio.Event, most: int) -> AsyncIterator[list[Delivery]]:
-    """Consume `queue` and give what has arrived, up to `most` at a time, until `stop` is set."""
+async def batches(
+    on: AbstractConnection, queue: str, stop: asyncio.Event, most: int, *, apart: float = 0.0
+) -> AsyncIterator[list[Delivery]]:
+    """Consume `queue` and give what has arrived, up to `most` at a time, until `stop` is set.
+
+    Args:
+        apart: seconds between two batches at least, so that they are worth a transaction when much arrives.
+    """
     consumer = await Consumer.open(on, queue, prefetch=queue_of(queue).prefetch, stop=stop)
+    pace = Pace(apart)
     async for message in consumer:
+        await pace.turn()
         yield [message, *consumer.ready(most - 1)]
 
 

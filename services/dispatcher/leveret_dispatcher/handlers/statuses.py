@@ -21,6 +21,8 @@ from leveret_runtime.failpoints import failpoint
 log = structlog.get_logger(__name__)
 
 BATCH = 200
+#: Seconds between two transactions.
+APART = 0.02
 #: A status's number is stored as a signed 64-bit integer.
 MOST_SEQ = 2**63
 
@@ -35,7 +37,7 @@ class Told:
 
 async def consume_statuses(desk: Desk, on: AbstractConnection, stop: asyncio.Event) -> None:
     """Take statuses until `stop` is set."""
-    async for batch in batches(on, DISPATCHER_STATUS, stop, BATCH):
+    async for batch in batches(on, DISPATCHER_STATUS, stop, BATCH, apart=APART):
         told = [told for _, told in await readable(batch, DISPATCHER_STATUS, _read, desk.publisher)]
         if not told:
             continue
@@ -46,9 +48,7 @@ async def consume_statuses(desk: Desk, on: AbstractConnection, stop: asyncio.Eve
             if verdict in (Verdict.APPLY, Verdict.STALE):
                 desk.leases.heard(one.status.grant)
         failpoint("dispatcher.status.between-commit-and-publish")
-        async with asyncio.TaskGroup() as group:
-            for one, verdict in zip(newest, verdicts, strict=True):
-                group.create_task(_answer(desk, one, verdict))
+        await _answer(desk, list(zip(newest, verdicts, strict=True)))
         failpoint("dispatcher.status.before-ack")
         await settle_batch(batch)
 
@@ -93,10 +93,17 @@ async def _apply(tx: Transaction, told: Sequence[Told]) -> list[Verdict]:
     return verdicts
 
 
-async def _answer(desk: Desk, one: Told, verdict: Verdict) -> None:
-    status = one.status
-    if verdict is Verdict.SETTLE or (verdict is Verdict.APPLY and status.state is AttemptState.ENDED):
-        await desk.control(one.worker, status.session, Settle(grant=status.grant))
-    elif verdict is Verdict.ABANDON:
-        log.info("status of a void grant", worker=one.worker, job=status.job, attempt=status.attempt)
-        await desk.control(one.worker, status.session, Abandon(grant=status.grant, why="the grant is void"))
+async def _answer(desk: Desk, judged: Sequence[tuple[Told, Verdict]]) -> None:
+    """Settle what has ended, in one message for each session, and have void grants abandoned."""
+    settled: dict[tuple[str, str], list[str]] = {}
+    async with asyncio.TaskGroup() as group:
+        for one, verdict in judged:
+            status = one.status
+            if verdict is Verdict.SETTLE or (verdict is Verdict.APPLY and status.state is AttemptState.ENDED):
+                settled.setdefault((one.worker, status.session), []).append(status.grant)
+            elif verdict is Verdict.ABANDON:
+                log.info("status of a void grant", worker=one.worker, job=status.job, attempt=status.attempt)
+                order = Abandon(grant=status.grant, why="the grant is void")
+                group.create_task(desk.control(one.worker, status.session, order))
+        for (worker, session), grants in settled.items():
+            group.create_task(desk.control(worker, session, Settle(grants=tuple(grants))))

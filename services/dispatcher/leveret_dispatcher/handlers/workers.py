@@ -154,11 +154,12 @@ async def _answer_for_held(desk: Desk, session: Session, beat: WorkerBeat) -> No
         return
     async with desk.database.connection() as on:
         known = await store.attempts(on, doubtful)
-    for grant in doubtful:
-        verdict = judge_grant(known.get(grant), beat.worker)
-        if verdict is Verdict.SETTLE:
-            await desk.control(session.worker, session.id, Settle(grant=grant))
-        elif verdict is Verdict.ABANDON:
+    verdicts = {grant: judge_grant(known.get(grant), beat.worker) for grant in doubtful}
+    settled = tuple(grant for grant, verdict in verdicts.items() if verdict is Verdict.SETTLE)
+    if settled:
+        await desk.control(session.worker, session.id, Settle(grants=settled))
+    for grant, verdict in verdicts.items():
+        if verdict is Verdict.ABANDON:
             await desk.control(session.worker, session.id, Abandon(grant=grant, why="the grant is void"))
 
 
