@@ -39,15 +39,15 @@ class Bench:
     executor: QemuExecutor
     probes: ChosenProbes = field(default_factory=ChosenProbes)
 
-    async def told(self, *kvm: str, state: str = "changed") -> None:
+    async def told(self, *kvm: str) -> None:
         """Wait for the dispatcher's last word on the worker to be that it offers KVM for these."""
 
-        def last() -> tuple[str, tuple[str, ...]] | None:
+        def last() -> tuple[str, ...] | None:
             said = [e for e in self.system.journal.unnumbered if isinstance(e, WorkerEvent) and e.worker == WORKER]
             capabilities = said[-1].capabilities if said else None
-            return (said[-1].state, capabilities.kvm) if capabilities is not None else None
+            return capabilities.kvm if capabilities is not None else None
 
-        await self.system.journal.until(lambda: last() == (state, kvm), f"worker {state} with KVM for {kvm}")
+        await self.system.journal.until(lambda: last() == kvm, f"the worker told of with KVM for {kvm}")
 
     async def bound(self, key: str) -> bool:
         """Whether the worker's session can be granted jobs of this capability key."""
