@@ -14,6 +14,7 @@ from typing import Any
 
 import pika
 import pika.exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 #: Seconds between looks at whether to stop, and between tries to reach the broker.
 _TICK = 0.2
@@ -73,7 +74,7 @@ class PlainObserver:
                         channel.basic_ack(method.delivery_tag)
                     elif self._stop.is_set():
                         return True
-        except (pika.exceptions.AMQPError, OSError):
+        except (pika.exceptions.AMQPError, AMQPConnectorException, OSError):
             return False
         return False
 
