@@ -6,6 +6,7 @@ It keeps what it heard and its cursor in one SQLite transaction, so that nothing
 import asyncio
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from leveret_client import Client, Cursor, resuming
@@ -46,17 +47,20 @@ class Ledger:
                 )
             self._on.execute("insert or replace into place values (1, ?)", (cursor.dump(),))
 
+    def close(self) -> None:
+        self._on.close()
+
     def heard(self) -> list[tuple[int, str, int]]:
         """Job, source and seq of each numbered event, in the order they came."""
         return self._on.execute("select job, source, seq from heard where job is not null order by id").fetchall()
 
 
 async def main(url: str, owner: str, path: str) -> None:
-    ledger = Ledger(path)
-    async with resuming(lambda: Client(url, owner, limit=LIMIT), ledger) as arrivals:
-        async for arrival in arrivals:
-            ledger.hold(arrival.event)
-            await arrival.commit()
+    with closing(Ledger(path)) as ledger:
+        async with resuming(lambda: Client(url, owner, limit=LIMIT), ledger) as arrivals:
+            async for arrival in arrivals:
+                ledger.hold(arrival.event)
+                await arrival.commit()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -122,8 +122,9 @@ async def test_a_subscriber_killed_at_random_hears_each_event_once_and_in_order(
         for job in jobs:
             system.journal.check(job)
     seqs: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for job, source, seq in subscriber.ledger.heard():
-        seqs[job, source].append(seq)
+    with closing(subscriber.ledger) as ledger:
+        for job, source, seq in ledger.heard():
+            seqs[job, source].append(seq)
     assert {job for job, _ in seqs} == set(jobs)
     for numbered in seqs.values():
         assert numbered == list(range(1, len(numbered) + 1))
