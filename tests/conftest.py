@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from leveret_proto import permissions
 from tests.support.background import held_open
 from tests.support.databases import Database, new_database, prepared
+from tests.support.dispatcher_played import DispatcherPlayed
 from tests.support.services import STASH, Services, services_in
 from tests.support.sources import broker_source, database_source
 from tests.support.vhosts import TestBroker, Vhost, new_vhost
@@ -54,6 +56,14 @@ async def services(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     async with services_in(tmp_path) as made:
         request.node.stash[STASH] = made
         yield made
+
+
+@pytest.fixture
+async def dispatcher(vhost: Vhost) -> AsyncIterator[DispatcherPlayed]:
+    """A dispatcher that the test plays for the worker `w1`."""
+    await vhost.provision({"w1": permissions.worker("w1")})
+    async with DispatcherPlayed.listening(vhost.url()) as played:
+        yield played
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,9 +17,12 @@ from leveret_proto.envelope import pack, unpack
 from leveret_proto.manifest import read
 from leveret_proto.messages import AttemptStatus, Grant, JobFacts, LogChunk, Message, WorkerBeat, WorkerClaim
 from leveret_proto.topology import CONTROL, DISPATCHER_STATUS, DISPATCHER_WORKERS, WORK, logsink_artifacts, logsink_logs
+from tests.support.services import Service
 
 T = TypeVar("T", bound=Message)
 LIMIT = 30.0
+#: Starts the worker `w1`; keyword arguments change its environment.
+StartWorker = Callable[..., Awaitable[Service]]
 
 
 def make_grant(beat: WorkerBeat, manifest: str, **given: Any) -> Grant:

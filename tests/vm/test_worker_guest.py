@@ -4,15 +4,13 @@ import hashlib
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from leveret_proto.messages import Cancel, WorkerBeat
-from leveret_proto.permissions import worker as worker_permissions
 from leveret_worker.images import ImageStore
-from tests.support.dispatcher_played import DispatcherPlayed, make_grant
+from tests.support.dispatcher_played import DispatcherPlayed, StartWorker, make_grant
 from tests.support.guest_images import stored_image
 from tests.support.probes import add_image
 from tests.support.processes import descendants, until_gone
@@ -22,14 +20,6 @@ from tests.support.vhosts import Vhost
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 IMAGE = "debian/trixie"
-StartWorker = Callable[..., Awaitable[Service]]
-
-
-@pytest.fixture
-async def dispatcher(vhost: Vhost) -> AsyncIterator[DispatcherPlayed]:
-    await vhost.provision({"w1": worker_permissions("w1")})
-    async with DispatcherPlayed.listening(vhost.url()) as played:
-        yield played
 
 
 @pytest.fixture

@@ -160,19 +160,18 @@ class Client:
 
     async def show(self, job: int) -> JobView:
         """Give the job as it stands. Raises NotFound."""
-        return (await self._command("show", ShowJob(job=job), JobReply)).job
+        return (await self._command(ShowJob(job=job), JobReply)).job
 
     async def list(
         self, *, before: int | None = None, limit: int = 50, statuses: Sequence[JobStatus] = ()
     ) -> ListReply:
         """Give the owner's jobs, newest first: at most `limit` (1 to 500), those before job `before`."""
-        return await self._command(
-            "list", ListJobs(before=before, limit=limit, statuses=tuple(statuses)), ListReply
+        return await self._command(ListJobs(before=before, limit=limit, statuses=tuple(statuses)), ListReply
         )  # fmt: skip
 
     async def cancel(self, job: int) -> CancelReply:
         """Cancel the job. Raises NotFound."""
-        return await self._command("cancel", CancelJob(job=job), CancelReply)
+        return await self._command(CancelJob(job=job), CancelReply)
 
     async def retry(self, job: int, *, message_id: str | None = None) -> SubmissionAccepted:
         """Submit the manifest of an ended job again, as a new job.
@@ -185,21 +184,21 @@ class Client:
             CommandRefused: it has not ended.
             SubmissionFailed: its manifest is accepted no more.
         """
-        return await self._command("retry", RetryJob(job=job), SubmissionAccepted, message_id)
+        return await self._command(RetryJob(job=job), SubmissionAccepted, message_id)
 
     async def prioritize(self, job: int, priority: int) -> JobView:
         """Change the priority (-100 to 100) of a waiting job. Raises NotFound, CommandRefused."""
-        return (await self._command("priority", PrioritizeJob(job=job, priority=priority), JobReply)).job
+        return (await self._command(PrioritizeJob(job=job, priority=priority), JobReply)).job
 
     async def explain(self, job: int) -> ExplainReply:
         """Say why a job waits, where it stands in line, and how the workers stand beside it. Raises NotFound."""
-        return await self._command("explain", ExplainJob(job=job), ExplainReply)
+        return await self._command(ExplainJob(job=job), ExplainReply)
 
     async def workers(self) -> tuple[WorkerView, ...]:
         """Give the live workers by name."""
         found: list[WorkerView] = []
         while True:
-            page = await self._command("workers", ListWorkers(after=found[-1].worker if found else None), WorkersReply)
+            page = await self._command(ListWorkers(after=found[-1].worker if found else None), WorkersReply)
             found += page.workers
             if not page.more or not page.workers:
                 return tuple(found)
@@ -219,7 +218,7 @@ class Client:
             CommandRefused: it was closed in other words before, or has more jobs already.
         """
         said = CloseGroup(group=group, size=size, triggers=tuple(triggers), visibility=visibility, note=note)
-        return (await self._command("group", said, GroupReply)).group
+        return (await self._command(said, GroupReply)).group
 
     async def add_secret(
         self,
@@ -243,42 +242,42 @@ class Client:
         Raises:
             CommandRefused: the name is taken, something about the secret is wrong, or secrets are not kept here.
         """
-        key = (await self._command("secrets", AskSecretsKey(), SecretsKeyReply)).public_key
+        key = (await self._command(AskSecretsKey(), SecretsKeyReply)).public_key
         command = sealed_for(key, value, kind, name, path, mode)
-        return (await self._command("secrets", command, SecretsReply, message_id)).secrets[0]
+        return (await self._command(command, SecretsReply, message_id)).secrets[0]
 
     async def list_secrets(self) -> tuple[SecretView, ...]:
         """Give the owner's secrets, oldest first, without their values."""
-        return (await self._command("secrets", ListSecrets(), SecretsReply)).secrets
+        return (await self._command(ListSecrets(), SecretsReply)).secrets
 
     async def remove_secret(self, secret: str) -> SecretView:
         """Have the owner's secret of this name or UUID forgotten, and give what it was. Raises NotFound."""
-        return (await self._command("secrets", RemoveSecret(secret=secret), SecretsReply)).secrets[0]
+        return (await self._command(RemoveSecret(secret=secret), SecretsReply)).secrets[0]
 
     async def dead_letters(
         self, *, before: int | None = None, limit: int = 50, queue: str | None = None
     ) -> DeadListReply:
         """Give dead letters, newest first: at most `limit` (1 to 500). For operators' accounts, as the next three."""
-        return await self._command("dead", ListDead(before=before, limit=limit, queue=queue), DeadListReply)
+        return await self._command(ListDead(before=before, limit=limit, queue=queue), DeadListReply)
 
     async def dead_letter(self, letter: int) -> DeadReply:
         """Give a dead letter with its history and what was kept of its body. Raises NotFound."""
-        return await self._command("dead", ShowDead(letter=letter), DeadReply)
+        return await self._command(ShowDead(letter=letter), DeadReply)
 
     async def retry_dead(self, letters: Sequence[int]) -> DeadDoneReply:
         """Have 1 to 500 dead letters published again as they came."""
-        return await self._command("dead", RetryDead(letters=tuple(letters)), DeadDoneReply)
+        return await self._command(RetryDead(letters=tuple(letters)), DeadDoneReply)
 
     async def drop_dead(self, letters: Sequence[int]) -> DeadDoneReply:
         """Have 1 to 500 dead letters forgotten."""
-        return await self._command("dead", DropDead(letters=tuple(letters)), DeadDoneReply)
+        return await self._command(DropDead(letters=tuple(letters)), DeadDoneReply)
 
     async def history(
         self, job: int, *, attempt: int | None = None, task: str | None = None, offset: int = 0, limit: int = MAX_CHUNK
     ) -> tuple[HistoryReply, bytes]:
         """Give the job's stored logs, and up to `limit` bytes of that of `task` from `offset`. Raises NotFound."""
         asked = LogHistory(job=job, attempt=attempt, task=task, offset=offset, limit=limit)
-        reply = await self._command("history", asked, HistoryReply)
+        reply = await self._command(asked, HistoryReply)
         try:
             return reply, base64.b64decode(reply.data or "", validate=True)
         except binascii.Error:
@@ -330,7 +329,7 @@ class Client:
         A page may be empty though it is not the last. Give `since` with every page of one reading.
         """
         asked = Replay(after=after, since=since, job=job, public=public, workers=workers, limit=limit)
-        return await self._command("replay", asked, ReplayReply)
+        return await self._command(asked, ReplayReply)
 
     async def subscribe(self) -> Subscription:
         """Open a subscription, bound to nothing yet."""
@@ -348,11 +347,13 @@ class Client:
         async for shown in follow(self, job, state or Following(job), subscription):
             yield shown
 
-    async def _command(self, word: str, message: Message, answer: type[R], message_id: str | None = None) -> R:
+    async def _command(self, message: Message, answer: type[R], message_id: str | None = None) -> R:
         parcel = pack(message)
         if message_id is not None:
             parcel = replace(parcel, message_id=message_id)
-        reply = await self._opened.ask(COMMANDS, keys.command(word, self.owner), parcel, self._limit)
+        reply = await self._opened.ask(
+            COMMANDS, keys.command(keys.command_word(message.TYPE), self.owner), parcel, self._limit
+        )
         if isinstance(reply, CommandFailed):
             raise NotFound(reply.message) if reply.code == "not-found" else CommandRefused(reply.message)
         if isinstance(reply, SubmissionRejected):

@@ -5,8 +5,6 @@ import hashlib
 import platform
 import shutil
 import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,49 +13,12 @@ import pytest
 
 from leveret_proto.capability import SECRETS_TAG
 from leveret_proto.messages import AttemptStatus, SealedSecret, WorkerBeat
-from leveret_proto.permissions import worker as worker_permissions
 from leveret_runtime.sealing import KeyPair, seal
-from tests.support.dispatcher_played import DispatcherPlayed, make_grant
-from tests.support.services import Service, Services
-from tests.support.vhosts import Vhost
+from tests.support.dispatcher_played import DispatcherPlayed, StartWorker, make_grant
 
 ARCH = platform.machine()
 VALUE = b"s3cret-file-value-0123456789\n\x00\xff"
 SSH_KEY = b"-----BEGIN OPENSSH PRIVATE KEY-----\ns3cret-ssh-key\n-----END OPENSSH PRIVATE KEY-----\n"
-
-StartWorker = Callable[..., Awaitable[Service]]
-
-
-@pytest.fixture
-async def dispatcher(vhost: Vhost) -> AsyncIterator[DispatcherPlayed]:
-    await vhost.provision({"w1": worker_permissions("w1")})
-    async with DispatcherPlayed.listening(vhost.url()) as played:
-        yield played
-
-
-@pytest.fixture
-def spool() -> Iterator[Path]:
-    """Short: gpg's agent listens on a socket in the build's home, and those have short names."""
-    with tempfile.TemporaryDirectory(prefix="lv-") as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
-def start_worker(vhost: Vhost, services: Services, spool: Path) -> StartWorker:
-    async def start(**given: Any) -> Service:
-        environment = {
-            "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
-            "LEVERET_WORKER_NAME": "w1",
-            "LEVERET_WORKER_SLOTS": "1",
-            "LEVERET_WORKER_SPOOL": str(spool),
-            "LEVERET_WORKER_EXECUTOR": "process",
-            "LEVERET_WORKER_UNSANDBOXED": "allow",
-            "LEVERET_WORKER_DRAIN_LIMIT": "0",
-            "LEVERET_WORKER_BEAT_INTERVAL": "0.5",
-        }
-        return await services.start("leveret_worker.main", environment, **given)
-
-    return start
 
 
 def sealed(beat: WorkerBeat, value: bytes, kind: str = "file", **fields: Any) -> SealedSecret:

@@ -3,16 +3,14 @@
 import asyncio
 import hashlib
 import platform
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from leveret_proto.messages import Abandon, AttemptStatus, Cancel, Refuse, Report, Settle
 from leveret_proto.permissions import worker as worker_permissions
-from tests.support.dispatcher_played import DispatcherPlayed, make_grant
+from tests.support.dispatcher_played import DispatcherPlayed, StartWorker, make_grant
 from tests.support.proxy import proxy_to
-from tests.support.services import Service, Services
 from tests.support.vhosts import Vhost
 
 ARCH = platform.machine()
@@ -27,33 +25,6 @@ tasks:
 artifacts: [result.txt]
 """
 FOREVER = "image: test/process\ntasks:\n- wait: |\n    echo waiting\n    sleep 1000\n"
-
-StartWorker = Callable[..., Awaitable[Service]]
-
-
-@pytest.fixture
-async def dispatcher(vhost: Vhost) -> AsyncIterator[DispatcherPlayed]:
-    await vhost.provision({"w1": worker_permissions("w1")})
-    async with DispatcherPlayed.listening(vhost.url()) as played:
-        yield played
-
-
-@pytest.fixture
-def start_worker(vhost: Vhost, services: Services, tmp_path: Path) -> StartWorker:
-    async def start(*, failpoint: str | None = None, ready: bool = True, **environment: str) -> Service:
-        given = {
-            "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
-            "LEVERET_WORKER_NAME": "w1",
-            "LEVERET_WORKER_SLOTS": "1",
-            "LEVERET_WORKER_SPOOL": str(tmp_path / "spool"),
-            "LEVERET_WORKER_EXECUTOR": "process",
-            "LEVERET_WORKER_UNSANDBOXED": "allow",
-            "LEVERET_WORKER_DRAIN_LIMIT": "0",
-            "LEVERET_WORKER_BEAT_INTERVAL": "0.5",
-        }
-        return await services.start("leveret_worker.main", given | environment, failpoint=failpoint, ready=ready)
-
-    return start
 
 
 async def test_a_grant_becomes_a_build_with_logs_artifact_and_result(
@@ -181,7 +152,7 @@ async def test_a_grant_for_what_is_not_offered_any_more_is_handed_back_and_its_s
 
 
 async def test_a_spool_that_takes_nothing_costs_no_running_build(
-    dispatcher: DispatcherPlayed, start_worker: StartWorker, tmp_path: Path
+    dispatcher: DispatcherPlayed, start_worker: StartWorker, spool: Path, tmp_path: Path
 ) -> None:
     await start_worker(LEVERET_WORKER_SLOTS="2")
     beat = await dispatcher.beat(beat=1)
@@ -190,8 +161,8 @@ async def test_a_spool_that_takes_nothing_costs_no_running_build(
     running = make_grant(beat, manifest)
     await dispatcher.grant(running, ARCH)
     await dispatcher.log_shows("one", b"begun")  # from here on the build needs nothing more of the folder
-    grants = tmp_path / "spool" / "grants"
-    grants.rename(tmp_path / "away")
+    grants = spool / "grants"
+    grants.rename(spool / "away")
     await dispatcher.grant(make_grant(beat, FOREVER, token=beat.tokens[1]), ARCH)
     refused = await dispatcher.status("ended")
     assert (refused.result, refused.reason) == (None, "handed-back")
