@@ -141,6 +141,10 @@ class Queue:
 
 DELIVERY_LIMIT = 50
 
+#: Where an answer may go, by the head of the queue's name: to RabbitMQ's direct reply-to, as a receiver sees it, or to
+#: a queue that the broker named. Never to a queue that somebody else relies on.
+REPLY_QUEUES = ("amq.rabbitmq.reply-to.", "amq.gen-")
+
 #: Words of commands that the dispatcher takes. Owners have the first, operators the others as well.
 OWNER_WORDS = ("cancel", "show", "list", "retry", "priority", "explain", "workers", "group", "secrets")
 DISPATCHER_WORDS = (*OWNER_WORDS, "dead")

@@ -96,7 +96,7 @@ class Publisher:
     """A channel in confirm mode. Every `send` returns only when the broker has taken the message."""
 
     def __init__(self, channel: aiormq.Channel) -> None:
-        """`channel`: the library's lower layer, whose `basic_publish` need not wait for the socket each time."""
+        """`channel`: the library's lower layer, to which `_publish` writes."""
         self._channel = channel
         self._order = asyncio.Lock()
         self._unflushed = 0

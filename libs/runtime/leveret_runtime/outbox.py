@@ -53,12 +53,13 @@ async def put(on: "Connection", job: int, exchange: str, key: str, message: Mess
 
 async def number(on: "Connection", counts: Mapping[int, int]) -> dict[int, int]:
     """Number many jobs' next events at once: job → how many events; gives job → the first one's seq."""
+    jobs = sorted(counts)  # in one order, so that two processes never wait for each other
     rows = await on.fetch(
         """
         insert into event_number as n (job, seq) select * from unnest($1::bigint[], $2::integer[])
         on conflict (job) do update set seq = n.seq + excluded.seq returning job, seq
         """,
-        list(counts), list(counts.values()),
+        jobs, [counts[job] for job in jobs],
     )  # fmt: skip
     return {row["job"]: row["seq"] - counts[row["job"]] + 1 for row in rows}
 

@@ -17,7 +17,7 @@ from leveret_proto.base import JobFacts, Message
 from leveret_proto.envelope import Parcel, pack
 from leveret_proto.manifest import Limits
 from leveret_proto.messages import ReadyJob, SubmissionAccepted, SubmissionEvent
-from leveret_proto.topology import EVENTS, INTAKE_SUBMISSIONS, JOBS, RECORD
+from leveret_proto.topology import EVENTS, INTAKE_SUBMISSIONS, JOBS, RECORD, REPLY_QUEUES
 from leveret_runtime.away import backoff
 from leveret_runtime.broker import Publisher, Refused, Unroutable, settle
 from leveret_runtime.dead import file_dead
@@ -27,8 +27,6 @@ from leveret_runtime.waits import pause
 log = structlog.get_logger(__name__)
 
 APP = "intake"
-#: An answer goes to a reply queue only, never to a queue somebody else relies on.
-REPLY_QUEUES = ("amq.rabbitmq.reply-to.", "amq.gen-")
 
 
 class Intake:

@@ -16,11 +16,11 @@ import structlog
 from leveret_logsink import streams
 from leveret_logsink.storage import Digest, Storage
 from leveret_logsink.streams import Stream
-from leveret_logsink.verdict import Verdict, expected, judge, missing
+from leveret_logsink.verdict import Verdict, expected, judge, missing, proven
 from leveret_proto import keys
 from leveret_proto.base import JobFacts
 from leveret_proto.links import log_path
-from leveret_proto.messages import SETUP_LOG, LogEvent
+from leveret_proto.messages import LogEvent
 from leveret_proto.topology import RECORD
 from leveret_runtime.db import Connection, Database
 from leveret_runtime.failpoints import failpoint
@@ -68,9 +68,9 @@ class Proof:
         """Prove and judge until `stop` is set."""
         while not stop.is_set():
             self._wake.clear()
-            while not stop.is_set() and await self._prove_some(told):
-                pass
-            while not stop.is_set() and (await self._pass_proven() or await self._judge_one(told)):
+            while not stop.is_set() and (
+                await self._prove_some(told) or await self._pass_proven() or await self._judge_one(told)
+            ):
                 pass
             await pause(IDLE, self._wake, stop)
 
@@ -115,28 +115,29 @@ class Proof:
 
     async def _pass_proven(self) -> bool:
         """Be done with attempts that are due and have every log sealed that they owe, as most have; say whether any."""
-        async with self._database.connection() as on:
-            passed = await on.fetch(
+        async with self._database.transaction() as on:
+            # locked first, as in `_judge_one`; only then is it sure which streams there are
+            due = await on.fetch(
                 """
-                with due as (
-                    select job, attempt, worker, case when started then ran || $2::text else ran end as owed
-                    from attempt where judge_at <= now() order by judge_at, job, attempt limit $1
-                )
-                update attempt a set judge_at = null from due d
-                where (a.job, a.attempt) = (d.job, d.attempt) and a.judge_at <= now()
-                  and not exists (
-                      select from stream s where s.kind = 'log' and s.state <> 'sealed'
-                        and (s.job, s.attempt, s.worker) = (d.job, d.attempt, d.worker)
-                  )
-                  and not exists (
-                      select from unnest(d.owed) owed (log) where not exists (
-                          select from stream s where s.kind = 'log'
-                            and (s.job, s.attempt, s.worker, s.label) = (d.job, d.attempt, d.worker, owed.log)
-                      )
-                  )
-                returning a.job
+                select job, attempt, worker, started, ran from attempt where judge_at <= now()
+                order by judge_at, job, attempt limit $1 for update skip locked
                 """,
-                BATCH, SETUP_LOG,
+                BATCH,
+            )
+            logs = await streams.log_states(on, [(row["job"], row["attempt"], row["worker"]) for row in due])
+            passed = [
+                (row["job"], row["attempt"])
+                for row in due
+                if proven(
+                    expected(row["started"], row["ran"]), logs.get((row["job"], row["attempt"], row["worker"]), {})
+                )
+            ]
+            await on.execute(
+                """
+                update attempt a set judge_at = null from unnest($1::bigint[], $2::integer[]) u (job, attempt)
+                where (a.job, a.attempt) = (u.job, u.attempt)
+                """,
+                [job for job, _ in passed], [attempt for _, attempt in passed],
             )  # fmt: skip
         return bool(passed)
 
@@ -178,7 +179,7 @@ class Proof:
                 insert into stream (kind, job, attempt, worker, label)
                 select 'log', $1, $2, $3, unnest($4::text[]) on conflict do nothing
                 """,
-                job, attempt, row["worker"], expected(row["started"], row["ran"], begun=()),
+                job, attempt, row["worker"], expected(row["started"], row["ran"]),
             )  # fmt: skip
 
     async def _judge(self, on: Connection, job: int, attempt: int, worker: str | None) -> None:

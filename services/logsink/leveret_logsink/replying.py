@@ -5,12 +5,10 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from leveret_proto.envelope import pack
 from leveret_proto.messages import Message
+from leveret_proto.topology import REPLY_QUEUES
 from leveret_runtime.broker import Publisher, Refused
 
 log = structlog.get_logger(__name__)
-
-#: Replies go to queues that the broker made for one asker, and nowhere else.
-REPLY_QUEUES = ("amq.rabbitmq.reply-to", "amq.gen-")
 
 
 async def reply(publisher: Publisher, asked: AbstractIncomingMessage, answer: Message) -> None:

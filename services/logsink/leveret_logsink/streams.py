@@ -91,6 +91,27 @@ async def lock_ids(on: Connection, ids: Sequence[int]) -> dict[int, Stream]:
     return {row["id"]: of_row(row) for row in rows}
 
 
+async def log_states(
+    on: Connection, attempts: Sequence[tuple[int, int, str | None]]
+) -> dict[tuple[int, int, str], dict[str, State]]:
+    """Read how each log of these (job, attempt, worker) stands, by label."""
+    rows = await on.fetch(
+        """
+        select s.job, s.attempt, s.worker, s.label, s.state
+        from stream s join unnest($1::bigint[], $2::integer[], $3::text[]) u (job, attempt, worker)
+          using (job, attempt, worker)
+        where s.kind = 'log'
+        """,
+        [job for job, _, _ in attempts],
+        [attempt for _, attempt, _ in attempts],
+        [worker for _, _, worker in attempts],
+    )
+    found: dict[tuple[int, int, str], dict[str, State]] = {}
+    for row in rows:
+        found.setdefault((row["job"], row["attempt"], row["worker"]), {})[row["label"]] = row["state"]
+    return found
+
+
 async def settle(on: Connection, settled: Sequence[tuple[int, str, int | None, bool]]) -> None:
     """Write (row, state, lines, mismatch) of locked rows."""
     await on.execute(

@@ -1,6 +1,6 @@
 """What follows from what is known: the logs an attempt owes; whether one is proven, given up or waited for. Pure."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -45,12 +45,17 @@ def news(event: JobEvent) -> AttemptNews | None:
     return AttemptNews(event.attempt, event.worker, started, ended, ran)
 
 
-def expected(started: bool, ran: Collection[str], begun: Collection[str]) -> list[str]:
-    """Give the logs that an ended attempt owes: of its setup, of every task that ran, and whatever has begun."""
-    owed = {*ran, *begun}
+def expected(started: bool, ran: Collection[str]) -> list[str]:
+    """Give the logs that an ended attempt owes: of its setup, and of every task that ran."""
+    owed = set(ran)
     if started:
         owed.add(SETUP_LOG)
     return sorted(owed)
+
+
+def proven(owed: Collection[str], logs: Mapping[str, State]) -> bool:
+    """Whether there is nothing left to judge: every log that is owed has begun, and all that have are sealed."""
+    return logs.keys() >= set(owed) and all(state == "sealed" for state in logs.values())
 
 
 class Verdict(Enum):

@@ -56,7 +56,6 @@ class QemuExecutor:
         except ImageError as error:
             raise Withdrawn(str(error)) from error
         needed = requirement(grant.manifest, arch, image.manifest.name)
-        check(needed, self.offer())
         try:
             boot = await boot_files(image)
         except ImageError as error:
@@ -76,6 +75,7 @@ class QemuExecutor:
         """
         limit = self._config.boot_limit
         for boots_left in reversed(range(BOOTS)):
+            check(needed, self.offer())  # it may have been withdrawn since, and KVM is not to be had without KVM
             spec = machine_spec(self._config, image, self._prover.accelerator(needed.arch))
             try:
                 async with AsyncExitStack() as trial:

@@ -268,3 +268,21 @@ async def test_an_outbox_that_stops_sends_what_is_left(lab: Lab) -> None:
         stop.set()
         await Outbox(lab.schema, "test").run(await Publisher.open(on), await Publisher.open(on, confirms=False), stop)
     assert await lab.unsent() == 0
+
+
+async def test_jobs_are_numbered_in_one_order_so_that_nobody_waits_in_a_circle(lab: Lab) -> None:
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+    async def number_both() -> None:
+        async with lab.schema.transaction() as on:
+            await number(on, {2: 1, 1: 1})
+
+    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
+        async with lab.schema.transaction() as first:
+            await number(first, {1: 1})
+            group.create_task(number_both())
+            async with lab.schema.connection() as aside:
+                while not await aside.fetchval(waiting):
+                    await asyncio.sleep(0.01)
+            # it waits for job 1 and holds nothing of job 2 meanwhile
+            assert await number(first, {2: 1}) == {2: 1}

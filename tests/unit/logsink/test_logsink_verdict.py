@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from leveret_logsink.assembly import End, Held
 from leveret_logsink.ranges import Ranges
-from leveret_logsink.verdict import MAX_MISSING, AttemptNews, State, Verdict, expected, judge, missing, news
+from leveret_logsink.verdict import MAX_MISSING, AttemptNews, State, Verdict, expected, judge, missing, news, proven
 from leveret_proto.messages import (
     SETUP_LOG,
     JobEvent,
@@ -76,9 +76,24 @@ def test_missing_ranges_are_bounded() -> None:
 
 
 def test_expected_logs() -> None:
-    assert expected(True, ("build",), ()) == [SETUP_LOG, "build"]
-    assert expected(False, (), ()) == []
-    assert expected(False, (), ("late",)) == ["late"]
+    assert expected(True, ("build",)) == [SETUP_LOG, "build"]
+    assert expected(False, ()) == []
+
+
+@pytest.mark.parametrize(
+    ("logs", "nothing_left"),
+    [
+        ({"a": "sealed", "b": "sealed"}, True),
+        ({"a": "sealed", "b": "sealed", "more": "sealed"}, True),
+        ({"a": "sealed"}, False),
+        ({"a": "sealed", "b": "gap"}, False),
+        ({"a": "sealed", "b": "sealed", "more": "open"}, False),
+    ],
+)
+def test_an_attempt_is_done_with_when_all_it_owes_and_all_that_came_is_sealed(
+    logs: dict[str, State], nothing_left: bool
+) -> None:
+    assert proven(["a", "b"], logs) is nothing_left
 
 
 TASKS = (

@@ -217,3 +217,13 @@ def test_commands_print_what_scripts_need(tiny_recipe: Recipes, store: ImageStor
     unknown = runner.invoke(main, ["build", "test/other", *places, *recipes])
     assert unknown.exit_code == 1
     assert "no recipe for test/other" in unknown.stderr
+
+
+def test_a_pointer_that_can_not_be_read_costs_no_other_image(tiny_recipe: Recipes, store: ImageStore) -> None:
+    image = build(tiny_recipe(), store)
+    broken = store.root / "names" / "test" / "broken" / "x86_64"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"\xff\n")
+    assert store.images() == [image]
+    with pytest.raises(ImageError, match="can't be read"):
+        store.find("test/broken", "x86_64")

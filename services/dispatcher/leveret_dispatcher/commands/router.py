@@ -17,13 +17,11 @@ from leveret_proto import keys
 from leveret_proto.envelope import Unreadable, pack, unpack
 from leveret_proto.keys import RoutingKeyError
 from leveret_proto.messages import CommandFailed, Message
-from leveret_proto.topology import DISPATCHER_COMMANDS
+from leveret_proto.topology import DISPATCHER_COMMANDS, REPLY_QUEUES
 from leveret_runtime.broker import Refused, settle
 from leveret_runtime.dead import file_dead
 from leveret_runtime.failpoints import failpoint
 
-#: Where an answer may go: RabbitMQ's direct reply-to, or a queue that the broker named.
-_REPLY_QUEUES = ("amq.rabbitmq.reply-to", "amq.gen-")
 #: Commands obeyed at the same time.
 BATCH = 16
 
@@ -94,7 +92,7 @@ def read(delivery: Delivery) -> tuple[Handler, Asked[Message]]:
 
 def _reply_to(delivery: Delivery) -> str | None:
     to = delivery.reply_to
-    return to if to and to.startswith(_REPLY_QUEUES) else None
+    return to if to and to.startswith(REPLY_QUEUES) else None
 
 
 async def _reply(desk: Desk, delivery: Delivery, answer: Message) -> None:

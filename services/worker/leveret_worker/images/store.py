@@ -110,17 +110,25 @@ class ImageStore:
                 if image.manifest.architecture == architecture and name in image.description.aliases:
                     return image
             raise ImageError(f"{name} is not in the image store {self.root} for {architecture}: build it first")
-        return self.open(pointer.read_text(encoding="ascii").strip())
+        return self._open_pointed(pointer)
 
     def images(self) -> list[StoredImage]:
         """All images that a name stands for, by name and architecture. Damaged ones are left out; `check` tells."""
         images = []
         for pointer in self.pointers():
             try:
-                images.append(self.open(pointer.read_text(encoding="ascii").strip()))
+                images.append(self._open_pointed(pointer))
             except ImageError:
                 continue
         return images
+
+    def _open_pointed(self, pointer: Path) -> StoredImage:
+        """Raises ImageError: the pointer can't be read (it may have gone just now), or its object is damaged."""
+        try:
+            digest = pointer.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ImageError(f"{pointer} can't be read: {error}") from error
+        return self.open(digest)
 
     def pointers(self) -> list[Path]:
         """The files that tie a name and an architecture to a digest."""
