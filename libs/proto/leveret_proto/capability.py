@@ -46,12 +46,17 @@ class Capabilities(Part):
 
 
 class Lack(StrEnum):
-    """The first capability, in this order, that keeps a worker from serving a job."""
+    """The first capability, in this order, that keeps a worker from serving a job. The later, the nearer it comes."""
 
     ARCH = "arch"
     IMAGE = "image"
     KVM = "kvm"
     TAGS = "tags"
+
+    @property
+    def nearness(self) -> int:
+        """How near a worker that lacks this comes to serving the job; more is nearer."""
+        return list(Lack).index(self)
 
 
 class Missing(NamedTuple):

@@ -170,29 +170,33 @@ class Publisher:
             if channel.is_closed:
                 raise ChannelInvalidStateError("the channel is closed")
             if channel.publisher_confirms:
-                confirmed = self._expect_confirm(properties.message_id)
+                confirmed = self._expect_confirm(properties.message_id or "")
             try:
                 await channel.write_queue.put(frame)
             except BaseException:  # the broker will not see it, so it must not be counted
                 if confirmed is not None:
+                    confirmed.cancel()
                     channel.confirmations.pop(channel.delivery_tag, None)
                     channel.delivery_tag -= 1
                 raise
             if flushed is not None:
                 await flushed
         if confirmed is not None:
-            try:
-                await confirmed
-            finally:
-                channel.message_id_delivery_tag.pop(properties.message_id or "", None)
+            await confirmed
 
-    def _expect_confirm(self, message_id: str | None) -> "asyncio.Future[Any]":
+    def _expect_confirm(self, message_id: str) -> "asyncio.Future[Any]":
         """Count a message; give what the broker's answer to it will resolve."""
         channel = self._channel
         channel.delivery_tag += 1
-        confirmed = channel.confirmations[channel.delivery_tag] = channel.create_future()
-        channel.message_id_delivery_tag[message_id or ""] = channel.delivery_tag
+        tag = channel.delivery_tag
+        confirmed = channel.confirmations[tag] = channel.create_future()
+        channel.message_id_delivery_tag[message_id] = tag
+        confirmed.add_done_callback(lambda _: self._forget(message_id, tag))
         return confirmed
+
+    def _forget(self, message_id: str, tag: int) -> None:
+        if self._channel.message_id_delivery_tag.get(message_id) == tag:
+            del self._channel.message_id_delivery_tag[message_id]
 
     def _flush_is_due(self, size: int) -> bool:
         """Whether this message waits until the socket has taken all: now and then, so that no buffer grows for ever."""

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 #: Rows published together.
 BATCH = 200
+#: Seconds for one job's rows of a batch; a single publish has its own limit.
+CHAIN_LIMIT = 5.0
 #: Seconds between looks at the table where nobody wakes us (rows left by a crash, or by another process).
 IDLE = 2.0
 
@@ -151,8 +153,13 @@ class Outbox:
         return [id_ for task in tasks for id_ in task.result()]
 
     async def _publish_chain(self, chain: list[Any], publisher: Publisher, public: Publisher) -> list[int]:
-        """Publish one job's rows, each after the confirm of the one before; give those that were taken."""
+        """Publish one job's rows, each after the confirm of the one before; give those that were taken.
+
+        What is not sent within CHAIN_LIMIT waits for the next batch, so that no transaction stays open for long.
+        """
         sent: list[int] = []
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CHAIN_LIMIT
         for row in chain:
             parcel = Parcel(row["body"], row["type"], JSON, {}, str(row["message_id"]))
             try:
@@ -163,4 +170,6 @@ class Outbox:
             sent.append(row["id"])
             if row["exchange"] == RECORD:
                 await public.send(EVENTS, row["routing_key"], parcel, app=self._app, mandatory=False)
+            if loop.time() >= until:
+                break
         return sent

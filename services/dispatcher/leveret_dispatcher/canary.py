@@ -59,10 +59,10 @@ class Canary:
         desk.leases.canary_back(asyncio.get_running_loop().time())
         for worker in desk.leases.lost_sessions():
             await self._lose_session(worker)
-        lost = desk.leases.lost()
-        if lost:
+        # judged again within the transaction: what was under way before it may have renewed or ended them
+        if desk.leases.lost():
             async with desk.transaction() as tx:
-                await desk.lose(tx, lost, "its worker was not heard any more")
+                await desk.lose(tx, desk.leases.lost(), "its worker was not heard any more")
         await self._end_overdue()
 
     async def _lose_session(self, worker: str) -> None:
@@ -71,19 +71,21 @@ class Canary:
         if session is None:
             desk.leases.leave(worker)
             return
-        log.warning("session lost", worker=worker, session=session.id)
         async with desk.transaction() as tx:
+            if desk.sessions.get(worker) is not session or worker not in desk.leases.lost_sessions():
+                return
             await session_store.end(tx.on, session.id, "lost")
             await desk.lose(tx, desk.leases.of_worker(worker), f"worker {worker} was not heard any more")
             await desk.tell_worker(tx, session, "lost")
             tx.after.append(lambda: desk.unseat(session))
+        log.warning("session lost", worker=worker, session=session.id)
 
     async def _end_overdue(self) -> None:
         desk = self._desk
-        overdue = desk.leases.overdue()
-        if not overdue:
+        if not desk.leases.overdue():
             return
         async with desk.transaction() as tx:
+            overdue = desk.leases.overdue()
             await desk.move(tx, {held.job: Overdue() for held in overdue})
         for held in overdue:
             session = desk.sessions.get(held.worker)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from leveret_dispatcher.dead_letters import DeadLetter
+from leveret_dispatcher.store import storable
 
 if TYPE_CHECKING:
     from leveret_runtime.db import Connection
@@ -78,7 +79,7 @@ async def page(on: "Connection", before: int | None, queue: str | None, limit: i
         select id, filed_at, octet_length(body) = bytes as whole, {_WITHOUT_BODY}
         from dead where ($1::bigint is null or id < $1) and ($2::text is null or queue = $2) order by id desc limit $3
         """,
-        before, queue, limit,
+        before, storable(queue), limit,
     )  # fmt: skip
     return [_filed(row) for row in rows]
 
@@ -94,6 +95,7 @@ async def letters(on: "Connection", ids: Iterable[int]) -> dict[int, Filed]:
 
 async def drop(on: "Connection", ids: Iterable[int]) -> set[int]:
     """Forget letters; give those that were there."""
+    await on.execute("select from dead_desk for update")  # first, as `file` does
     rows = await on.fetch("delete from dead where id = any($1::bigint[]) returning id, kept", list(ids))
     if rows:
         await on.execute(

@@ -1,11 +1,12 @@
 """The leader's desk: its picture of the present in memory, and the only way to change a job.
 
-The database is the truth; what is in memory is an index of it, changed only after a commit, and thrown away with the
-term of leadership. One transaction at a time, in batches: faster than many at once that wait for each other's rows.
+The database is the truth; what is in memory is an index of it, changed along with a transaction, and thrown away with
+the term of leadership, which a transaction that fails ends. One transaction at a time, in batches: faster than many at
+once that wait for each other's rows.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -151,11 +152,6 @@ class Desk:
         held_back = self._held_back.get(job)
         if held_back is not None:
             self._held_back[job] = held_back._replace(priority=priority)
-
-    def mended(self, jobs: Iterable[int]) -> None:
-        """Jobs that were in vain have been dealt with."""
-        for job in jobs:
-            self.broken.pop(job, None)
 
     async def lose(self, tx: Transaction, held: Sequence[Held], why: str) -> None:
         """Take attempts as lost."""

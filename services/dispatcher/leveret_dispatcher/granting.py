@@ -18,7 +18,7 @@ from leveret_dispatcher.secret_granting import Sealed, seal_again, seal_for
 from leveret_dispatcher.store import JobRow, NewAttempt
 from leveret_proto import keys
 from leveret_proto.base import JobFacts
-from leveret_proto.capability import Requirement
+from leveret_proto.capability import Requirement, serves
 from leveret_proto.envelope import pack
 from leveret_proto.manifest import Manifest
 from leveret_proto.messages import Grant, JobStatus
@@ -46,9 +46,7 @@ async def grant_for_ever(desk: Desk, stop: asyncio.Event) -> None:
             while await grant_some(desk, sending):
                 if stop.is_set():
                     return
-            while await tell_reasons(desk):
-                if desk.stirred.is_set():
-                    break  # whoever may run goes first
+            await tell_reasons(desk)  # which stirs again: whoever may run goes first
             await pause(IDLE, desk.stirred, stop)
 
 
@@ -72,8 +70,9 @@ async def grant_new(desk: Desk, tx: Transaction) -> Granting:
 async def grant_within(desk: Desk, tx: Transaction, matches: Sequence[Match]) -> Granting:
     """Make attempts of those of `matches` that still hold."""
     rows = await tx.jobs([match.job for match in matches])
-    sealed = await seal_for(desk, tx, matches, rows)
     standing = [match for match in matches if _stands(desk, match, rows.get(match.job))]
+    sealed = await seal_for(desk, tx, standing, rows)
+    standing = [match for match in standing if match.job in rows]
     planned = {str(uuid4()): match for match in standing}
     plans = [_attempt(grant, match, rows[match.job]) for grant, match in planned.items()]
     new = await store.insert_attempts(tx.on, plans, desk.leadership.epoch)
@@ -103,7 +102,12 @@ def send(desk: Desk, granted: Granting, sending: asyncio.TaskGroup) -> None:
 def _stands(desk: Desk, match: Match, row: JobRow | None) -> bool:
     """Whether a match still holds, now that nothing else can change."""
     session = match.session
-    return row is not None and row.course.status is JobStatus.PENDING and desk.sessions.get(session.worker) is session
+    return (
+        row is not None
+        and row.course.status is JobStatus.PENDING
+        and desk.sessions.get(session.worker) is session
+        and serves(session.offer, match.requirement)  # which a beat may have changed since
+    )
 
 
 def _remember(desk: Desk, granted: Granting, matches: Sequence[Match], rows: dict[int, JobRow]) -> None:
@@ -162,14 +166,13 @@ async def publish_again(desk: Desk, grants: list[str]) -> None:
             group.create_task(publish(desk, _stored_grant(desk, row, sealed.get(row["job"], ())), requirement))
 
 
-async def tell_reasons(desk: Desk) -> bool:
-    """Tell one batch of waiting jobs why they wait; say whether there were any."""
+async def tell_reasons(desk: Desk) -> None:
+    """Tell one batch of waiting jobs why they wait."""
     found = desk.matching.untold(BATCH, asyncio.get_running_loop().time())
     if not found:
-        return False
+        return
     async with desk.transaction() as tx:
         await desk.move(tx, {job: Waits(reason, detail) for job, reason, detail in found})
-    return True
 
 
 def _attempt(grant: str, match: Match, row: JobRow) -> NewAttempt:

@@ -31,9 +31,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A job as it was before a step, the step, and the job after it."""
+    """A job's step, and the job after it."""
 
-    before: JobRow | None
     step: Step
     row: JobRow
     #: For a job just accepted: the jobs that must succeed first.
@@ -41,7 +40,7 @@ class Change:
 
     @property
     def started(self) -> bool:
-        return any(isinstance(told, JobMoved) and told.course.status is JobStatus.RUNNING for told in self.step.told)
+        return _starts(self.step)
 
 
 class _Letter(NamedTuple):
@@ -63,7 +62,6 @@ class Transaction:
     def __init__(self, on: "Connection", at: datetime, links: Links, apply: Callable[[Change], None]) -> None:
         self.on = on
         self.at = at
-        self.changes: list[Change] = []
         self.after: list[Callable[[], None]] = []
         self._links = links
         self._apply = apply
@@ -107,7 +105,7 @@ class Transaction:
                 id_, ready.facts, ready.requirement, step.course, job.time_limit, (), None, ready.submitted_at,
                 None, None, ready.priority,
             )  # fmt: skip
-            changes[id_] = Change(None, step, _after(row, step, None, self.at), expects.waits_for)
+            changes[id_] = Change(step, _after(row, step, None, self.at), expects.waits_for)
         await grouping.join(self, [change.row.facts for change in changes.values()])
         moved = [change.row for change in changes.values() if change.row.course.reason is not Reason.SUBMITTED]
         if moved:  # the others are as they were inserted
@@ -130,7 +128,7 @@ class Transaction:
         for row in rows:
             step = lifecycle.step(row.course, inputs[row.id])
             if step.course != row.course or step.told or step.fate is not None:
-                changes.append(Change(row, step, _after(row, step, results.get(row.id), self.at)))
+                changes.append(Change(step, _after(row, step, results.get(row.id), self.at)))
         await self._write(changes)
 
     def tell(self, exchange: str, key: str, message: Message, *, job: int = 0) -> None:
@@ -183,7 +181,6 @@ class Transaction:
         self._told += [change for change in changes if change.step.told]
         for change in changes:
             self._apply(change)
-        self.changes += changes
         grouped = [c.row for c in changes if c.row.course.status.ended and c.row.facts.group is not None]
         if grouped:
             await grouping.after_ends(self, grouped)
@@ -201,11 +198,15 @@ def _status_of(need: Need, begun: Mapping[int, Change]) -> JobStatus | None:
     return known.row.course.status if known is not None else need.status
 
 
+def _starts(step: Step) -> bool:
+    return any(isinstance(told, JobMoved) and told.course.status is JobStatus.RUNNING for told in step.told)
+
+
 def _after(row: JobRow, step: Step, result: Result | None, at: datetime) -> JobRow:
     """Give the row as the step leaves it."""
     course = step.course
     started_at = None if course.attempt > row.course.attempt else row.started_at
-    if any(isinstance(told, JobMoved) and told.course.status is JobStatus.RUNNING for told in step.told):
+    if _starts(step):
         started_at = at
     ended = course.status.ended
     keep = ended and result is not None and step.fate is Fate.ENDED

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from leveret_dispatcher.fair_share import Owner, Owners
 from leveret_dispatcher.line import Line, LineKey, Queue, Session, line_key
 from leveret_dispatcher.reasons import Reasons, Untold
-from leveret_proto.capability import Lack, Requirement, missing, serves
+from leveret_proto.capability import Requirement, missing, serves
 from leveret_proto.messages import Place, Reason
 
 __all__ = ["Match", "Matching", "Session"]
@@ -55,10 +55,6 @@ class Matching:
 
     def __len__(self) -> int:
         return len(self._queue_of)
-
-    def sessions(self) -> Iterable[Session]:
-        """Give the sessions that are seated."""
-        return self._sessions.values()
 
     # Jobs
 
@@ -175,7 +171,7 @@ class Matching:
             lack = missing(requirement, session.offer)
             if session.draining or lack is None:
                 continue
-            rank = _NEARNESS.index(lack.lack)
+            rank = lack.lack.nearness
             if best is None or (rank, session.worker) > best[:2]:
                 best = (rank, session.worker, f"{lack.lack} {lack.value}")
         if best is None:
@@ -281,10 +277,6 @@ class Matching:
                 for queue in line.queues.values():
                     del queue.owner.queues[key]
                     self._reasons.note(queue)
-
-
-#: From the farthest to the nearest.
-_NEARNESS = (Lack.ARCH, Lack.IMAGE, Lack.KVM, Lack.TAGS)
 
 
 def _wanted(requirement: Requirement) -> str:

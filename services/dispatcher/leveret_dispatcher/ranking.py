@@ -27,9 +27,6 @@ class Ranking(Generic[Item]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, item: Item) -> bool:
-        return item in self._entries
-
     def __iter__(self) -> Iterator[Item]:
         """Give the items, in no order."""
         return iter(self._entries)

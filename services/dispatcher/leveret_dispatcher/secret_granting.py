@@ -85,7 +85,7 @@ async def seal_again(desk: "Desk", grants: Sequence[Any]) -> tuple[list[Any], di
     """Seal secrets for the sessions that were granted jobs before: give what may be published, and by job the seals.
 
     A grant is left out where the job's secrets can't be given any more (it fails), or where its session lives no more
-    (its lease runs out).
+    or has no key any more (its lease runs out).
 
     Args:
         grants: rows of `store.grants`.
@@ -96,7 +96,7 @@ async def seal_again(desk: "Desk", grants: Sequence[Any]) -> tuple[list[Any], di
     sessions = {}
     for row in naming:
         session = desk.sessions.get(row["worker"])
-        if session is not None and session.id == str(row["session"]):
+        if session is not None and session.id == str(row["session"]) and session.public_key is not None:
             sessions[row["job"]] = session
     async with desk.database.connection() as on:
         opened, missing = await _open(desk, on, sessions)

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from leveret_dispatcher.secret_rules import uuid_of
-from leveret_dispatcher.store import storable
-from leveret_proto.base import JobFacts, Part
+from leveret_dispatcher.store import secrets_allowed, storable
+from leveret_proto.base import JobFacts
 from leveret_proto.manifest import Manifest
 from leveret_proto.messages import SecretKind, SecretView
 from leveret_proto.words import escape
@@ -49,12 +49,6 @@ class Wanted:
     job: int
     owner: str
     names: tuple[str, ...]
-
-
-class _Ready(Part):
-    """Of `job.ready`, what concerns secrets."""
-
-    secrets: bool = True
 
 
 async def insert(on: "Connection", secret: NewSecret, added_by: str) -> KeptSecret | None:
@@ -117,7 +111,7 @@ async def wanted_by(on: "Connection", jobs: Iterable[int]) -> list[Wanted]:
 def _wanted(row: Any) -> Wanted:
     facts = JobFacts.model_validate_json(row["facts"])
     manifest = Manifest.model_validate_json(row["manifest"])
-    allowed = _Ready.model_validate_json(row["ready"]).secrets
+    allowed = secrets_allowed(row["ready"])
     return Wanted(row["id"], facts.owner, tuple(dict.fromkeys(manifest.secrets)) if allowed else ())
 
 

@@ -161,9 +161,14 @@ async def resubmission(on: "Connection", job: int) -> Submission | None:
         visibility=facts.visibility,
         priority=row["priority"],
         # what was withheld from a stranger's patch stays withheld
-        secrets=json.loads(row["ready"])["secrets"],
+        secrets=secrets_allowed(row["ready"]),
         retry_of=job,
     )
+
+
+def secrets_allowed(ready: str) -> bool:
+    """Read of `job.ready` whether the submission lets the job have secrets."""
+    return bool(json.loads(ready)["secrets"])
 
 
 async def find_job(on: "Connection", job: int) -> JobRow | None:

@@ -32,7 +32,6 @@ async def _end_broken(desk: Desk) -> bool:
         return False
     async with desk.transaction(lambda: failpoint("dispatcher.waits.before-commit")) as tx:
         await desk.move(tx, {job: DependencyFailed(why) for job, why in batch.items()})
-        tx.after.append(lambda: desk.mended(batch))
     return True
 
 

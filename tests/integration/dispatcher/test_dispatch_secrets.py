@@ -254,6 +254,21 @@ async def test_a_secret_removed_under_a_grant_that_got_lost_fails_the_job(lab: L
         assert len(worker.inbox.of(Grant)) == 1
 
 
+async def test_a_session_that_drops_its_key_stops_nobody(lab: Lab) -> None:
+    """Its grant seems lost, and can't be sealed again: it is left to its lease."""
+    async with dispatching(lab), taking_secrets(lab, token()) as (worker, _):
+        await add(lab)
+        job = await lab.submit(manifest=NAMED)
+        await worker.grant_of(job)
+        worker.offer = OFFER
+        for _ in range(4):  # after the second that does not list the grant, it would be published again
+            await worker.beat()
+        await worker.beat(token())
+        other = await lab.submit()
+        await worker.grant_of(other)
+        assert [grant.facts.job for grant in worker.inbox.of(Grant)] == [job, other]
+
+
 async def test_without_a_secrets_key_nothing_is_kept_and_a_job_that_names_secrets_fails_at_once(lab: Lab) -> None:
     async with dispatching(lab):
         command = await command_for(lab)

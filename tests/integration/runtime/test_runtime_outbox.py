@@ -286,3 +286,18 @@ async def test_jobs_are_numbered_in_one_order_so_that_nobody_waits_in_a_circle(l
                     await asyncio.sleep(0.01)
             # it waits for job 1 and holds nothing of job 2 meanwhile
             assert await number(first, {2: 1}) == {2: 1}
+
+
+async def test_a_slow_chain_is_sent_in_several_transactions(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent is noted before the database would lose patience with an open transaction."""
+    monkeypatch.setattr("leveret_runtime.outbox.CHAIN_LIMIT", 0.0)
+    batches: list[int] = []
+
+    async def guard(on: Connection) -> None:
+        batches.append(await on.fetchval("select count(*) from outbox"))
+
+    await lab.queue()
+    await lab.fill(jobs=1, events=3)
+    async with running(lab, Outbox(lab.schema, "test", guard)):
+        assert by_job(await lab.received(3)) == {"job.public.o.1.x": [1, 2, 3]}
+    assert batches[:3] == [3, 2, 1]

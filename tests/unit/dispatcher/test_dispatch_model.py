@@ -35,8 +35,9 @@ from leveret_dispatcher.lifecycle import (
 from leveret_dispatcher.matching import Session
 from leveret_dispatcher.store import JobRow, WaitingJob
 from leveret_proto.base import JobFacts
-from leveret_proto.capability import Capabilities, ImageOffer, Requirement, serves
+from leveret_proto.capability import Capabilities, serves
 from leveret_proto.messages import AttemptState, JobStatus, Reason
+from tests.support.capabilities import offers, wants
 
 OWNERS = ("~alice", "~bob")
 LIMIT = 2  # bob's
@@ -110,14 +111,6 @@ class Model:
             job.status = PENDING
 
 
-def wants(image: str) -> Requirement:
-    return Requirement(arch="x86_64", image=image)
-
-
-def offers(*images: str) -> Capabilities:
-    return Capabilities(images=tuple(ImageOffer(arch="x86_64", name=image, digest="0") for image in images))
-
-
 class DispatchMachine(RuleBasedStateMachine):
     """Anything may happen; the rows, the index in memory and the model must agree all the time."""
 
@@ -146,7 +139,7 @@ class DispatchMachine(RuleBasedStateMachine):
     def advance(self, job: int, happened: Input) -> None:
         row = self.rows[job]
         step = lifecycle.step(row.course, happened)
-        self.write(Change(row, step, replace(row, course=step.course)))
+        self.write(Change(step, replace(row, course=step.course)))
 
     def statuses(self, job: int, needs: frozenset[int]) -> dict[int, JobStatus | None]:
         owner = self.model.jobs[job].owner
@@ -180,7 +173,7 @@ class DispatchMachine(RuleBasedStateMachine):
         facts = JobFacts(job=number, owner=owner, project="p", submission=f"m{number}", link="x" * 20)
         at = datetime.now(UTC)
         row = JobRow(number, facts, wants(image), step.course, 60.0, (), None, at, None, None, priority)
-        self.write(Change(None, step, row, expects.waits_for))
+        self.write(Change(step, row, expects.waits_for))
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:

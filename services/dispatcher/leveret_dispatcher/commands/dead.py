@@ -1,6 +1,5 @@
 """The dead-letter desk over `leveret.commands`: list, show, retry, drop. The broker lets operators alone ask."""
 
-import asyncio
 import base64
 from collections.abc import Sequence
 
@@ -82,9 +81,8 @@ async def _publish_all(desk: Desk, ids: Sequence[int]) -> dict[int, str | None]:
     """Publish letters; say of each why it was not taken, None where it was."""
     async with desk.database.connection() as on:
         letters = await dead_store.letters(on, ids)
-    async with asyncio.TaskGroup() as group:
-        tasks = {letter: group.create_task(_publish(desk, letters.get(letter))) for letter in ids}
-    return {letter: task.result() for letter, task in tasks.items()}
+    # one after the other: what the broker returns is told from the rest by its message_id, which letters may share
+    return {letter: await _publish(desk, letters.get(letter)) for letter in ids}
 
 
 async def _publish(desk: Desk, filed: Filed | None) -> str | None:

@@ -47,7 +47,7 @@ async def cancel(desk: Desk, asked: Asked[CancelJob]) -> Message:
         if row.facts.owner != owner:
             return not_found(job)
         await tx.advance([row], {job: CancelAsked()}, {})
-        after = tx.changes[-1].row if tx.changes else row
+        after = (await tx.jobs([job]))[job]
     await desk.order_cancel(job)
     status = after.course.status
     return CancelReply(cancelled=not status.ended or status is JobStatus.CANCELLED, job=events.view(after, desk.links))

@@ -1,6 +1,6 @@
 """Takes commands from people and programs, has each obeyed, and answers where there is a way to answer.
 
-Commands of one owner are obeyed in the order they came; those of others do not wait for them.
+Commands of one owner are obeyed in the order they came, those of several in one batch at the same time.
 """
 
 import asyncio

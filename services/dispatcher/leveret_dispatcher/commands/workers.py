@@ -7,7 +7,7 @@ from leveret_dispatcher.commands.asked import Asked, Handlers, not_found
 from leveret_dispatcher.commands.jobs import may_see
 from leveret_dispatcher.desk import Desk
 from leveret_dispatcher.matching import Session
-from leveret_proto.capability import Lack, Requirement, missing
+from leveret_proto.capability import Requirement, missing
 from leveret_proto.messages import (
     ExplainJob,
     ExplainReply,
@@ -23,8 +23,6 @@ from leveret_proto.messages import (
 MOST_MATCHES = 20
 #: Bytes of views in one answer; what a worker offers may be long.
 MOST_BYTES = 1024 * 1024
-#: From the farthest to the nearest.
-_NEARNESS = tuple(Lack)
 
 
 async def explain(desk: Desk, asked: Asked[ExplainJob]) -> Message:
@@ -59,7 +57,7 @@ def matches(requirement: Requirement, sessions: Iterable[Session]) -> tuple[JobM
         if lack is None:
             able.append(((session.draining, not session.free, session.worker), match))
         else:
-            unable.append(((-_NEARNESS.index(lack.lack), session.draining, session.worker), match))
+            unable.append(((-lack.lack.nearness, session.draining, session.worker), match))
     ranked = sorted(able, key=lambda pair: pair[0])[:MOST_MATCHES]
     return tuple(match for _, match in [*ranked, *sorted(unable, key=lambda pair: pair[0])[:MOST_MATCHES]])
 
