@@ -11,15 +11,14 @@ import random
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from leveret_client import Client, NoAnswer, NotReached
 from leveret_dispatcher.failpoints import FAILPOINTS as DISPATCHER
-from leveret_embedded import Broker, MissingProgramError
+from leveret_embedded import Broker
 from leveret_embedded.database import DatabaseServer
 from leveret_embedded.ports import reserved_ports
 from leveret_intake.failpoints import FAILPOINTS as INTAKE
@@ -35,7 +34,7 @@ from tests.support.plain_observer import PlainObserver
 from tests.support.private_servers import PrivateServers, bring_back, frozen, private_servers
 from tests.support.services import Services
 from tests.support.sinks import HttpSink, http_server
-from tests.support.system import JOURNAL, OWNER, System, manifest, open_system, roles
+from tests.support.system import JOURNAL, System, manifest, open_system, roles
 from tests.support.verdict import End, judge, read_runs
 
 WORKERS = ("w1", "w2", "w3", "w4")
@@ -97,20 +96,27 @@ def deeds(chance: random.Random, size: Size) -> list[Deed]:
 
 
 @pytest.fixture
-def seed(capsys: pytest.CaptureFixture[str]) -> int:
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Shows a text to whoever runs the tests."""
+
+    def shown(text: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f" {text} ")
+
+    return shown
+
+
+@pytest.fixture
+def seed(say: Callable[[str], None]) -> int:
     chosen = int(os.environ.get("LEVERET_CHAOS_SEED") or secrets.randbelow(2**32))
-    with capsys.disabled():
-        sys.stdout.write(f" LEVERET_CHAOS_SEED={chosen} ")
+    say(f"LEVERET_CHAOS_SEED={chosen}")
     return chosen
 
 
 @pytest.fixture
 async def servers(tmp_path: Path) -> AsyncIterator[PrivateServers]:
-    try:
-        async with private_servers(tmp_path, roles(*WORKERS)) as made:
-            yield made
-    except MissingProgramError as missing:
-        pytest.skip(f"needs servers of its own to kill: {missing}")
+    async with private_servers(tmp_path, roles(*WORKERS)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -169,6 +175,7 @@ async def test_every_job_ends_once_and_no_attempt_runs_twice_whatever_is_killed(
     observer: PlainObserver,
     http: HttpSink,
     seed: int,
+    say: Callable[[str], None],
     size: Size,
 ) -> None:
     await servers.accounts.until_on_disk(JOURNAL, OBSERVER)
@@ -193,6 +200,11 @@ async def test_every_job_ends_once_and_no_attempt_runs_twice_whatever_is_killed(
     assert [end for end in told.values() if not right(end)] == []
     assert any(end.status == "success" for end in told.values())
     assert fleet.faults() == []
+    crashed = sum(end.at_failpoint for end in fleet.ends)
+    frozen_ones = sum(deed.what == "freeze" for deed in plan)
+    say(f"{len(fleet.ends)} processes ended, {crashed} of them at failpoints; {frozen_ones} freezes")
+    assert fleet.ends
+    assert crashed or size is not LARGE
 
 
 async def do(deed: Deed, servers: PrivateServers, fleet: Fleet) -> None:
@@ -239,12 +251,7 @@ async def submit(system: System, http: HttpSink, runs: Path, n: int, after: floa
         artifacts=["thing"],
         triggers=[{"action": "webhook", "condition": "always", "url": http.url(f"/chaos-{n}")}],
     )
-    while True:
-        try:
-            async with Client(system.amqp_url, OWNER, limit=10) as client:
-                return (await client.submit(body, project="chaos", message_id=f"chaos-{n}")).job
-        except (NotReached, NoAnswer):
-            await asyncio.sleep(0.2)
+    return await system.submit_through(body, f"chaos-{n}", project="chaos")
 
 
 def note_in(runs: Path) -> str:

@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 
 from leveret_client import Client
-from leveret_embedded import MissingProgramError
 from leveret_proto.messages import JobEvent, JobStatus, Reason
 from tests.support.journal import proven
 from tests.support.private_servers import PrivateServers, bring_back, frozen, private_servers
@@ -91,10 +90,7 @@ class Scene:
 async def shared_scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     folder = tmp_path_factory.mktemp("outages")
     async with AsyncExitStack() as stack:
-        try:
-            servers = await stack.enter_async_context(private_servers(folder, roles("w1", "w2")))
-        except MissingProgramError as missing:
-            pytest.skip(f"needs servers of its own to freeze: {missing}")
+        servers = await stack.enter_async_context(private_servers(folder, roles("w1", "w2")))
         direct = servers.accounts.url("w1")
         proxy = await stack.enter_async_context(proxy_to(direct))
         services = await stack.enter_async_context(services_in(folder))

@@ -29,14 +29,8 @@ async def lab(vhost: Vhost, database: Database) -> AsyncIterator[Lab]:
         yield made
 
 
-@pytest.mark.parametrize(
-    ("ends_by", "limit"),
-    [
-        pytest.param(signal.SIGTERM, 5.0),
-        pytest.param(signal.SIGKILL, 20.0, marks=pytest.mark.slow),
-        pytest.param(signal.SIGSTOP, 20.0, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("ends_by", "limit"), [(signal.SIGTERM, 5.0), (signal.SIGKILL, 20.0), (signal.SIGSTOP, 20.0)])
 async def test_a_standby_grants_soon_after_the_leader_has_ended_or_frozen(
     lab: Lab, services: Services, ends_by: signal.Signals, limit: float
 ) -> None:

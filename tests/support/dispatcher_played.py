@@ -130,6 +130,12 @@ class DispatcherPlayed:
     async def claim(self) -> WorkerClaim:
         return await self._next(WorkerClaim)
 
+    async def freed_slot(self, grant: Grant, *, limit: float = LIMIT) -> WorkerClaim:
+        """The first claim for the slot that `grant` had, of a worker with one slot."""
+        while grant.token in (claim := await self._next(WorkerClaim, limit)).tokens:
+            pass
+        return claim
+
     async def status(self, state: str, *, limit: float = LIMIT) -> AttemptStatus:
         """The next status in `state`."""
         while True:

@@ -22,13 +22,39 @@ class Member:
     away: float = 0.0
     #: What its next life is to crash at, once.
     failpoint: str | None = None
+    #: What its present life is to crash at.
+    armed: str | None = None
+    #: Whether its present life was sent SIGKILL.
+    killed: bool = False
     #: Held while somebody does something to it.
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; one that has just ended gets none."""
         if self.process.running:
+            self.killed |= number is signal.SIGKILL
             os.kill(self.process.pid, number)
+
+
+@dataclass(frozen=True)
+class End:
+    """How one life of a member ended."""
+
+    name: str
+    status: int
+    #: Whether it had been sent SIGKILL.
+    killed: bool
+    #: What it was to crash at.
+    armed: str | None
+
+    @property
+    def at_failpoint(self) -> bool:
+        """Whether its failpoint killed it."""
+        return self.status == -signal.SIGKILL and self.armed is not None and not self.killed
+
+    @property
+    def asked_for(self) -> bool:
+        return self.status == -signal.SIGKILL and (self.killed or self.armed is not None)
 
 
 class Fleet:
@@ -37,8 +63,7 @@ class Fleet:
     def __init__(self, system: System) -> None:
         self._system = system
         self.members: dict[str, Member] = {}
-        #: How each life ended: the member's name and the exit status.
-        self.ends: list[tuple[str, int]] = []
+        self.ends: list[End] = []
 
     def adopt(self, name: str, service: str, worker: str = WORKER, **changes: Any) -> None:
         """Take over a process that the system has started."""
@@ -60,12 +85,13 @@ class Fleet:
 
     async def _mind(self, member: Member) -> None:
         while True:
-            self.ends.append((member.name, await member.process.wait(limit=None)))
+            status = await member.process.wait(limit=None)
+            self.ends.append(End(member.name, status, member.killed, member.armed))
             away, member.away = member.away, 0.0
             await asyncio.sleep(away)
-            failpoint, member.failpoint = member.failpoint, None
+            member.armed, member.failpoint, member.killed = member.failpoint, None, False
             member.process = await self._system.services.start(
-                f"leveret_{member.service}.main", member.environment, failpoint=failpoint, ready=False
+                f"leveret_{member.service}.main", member.environment, failpoint=member.armed, ready=False
             )
             self._system.running[member.name] = member.process
 
@@ -75,6 +101,6 @@ class Fleet:
             for member in self.members.values():
                 group.create_task(member.process.kill())
 
-    def faults(self) -> list[tuple[str, int]]:
-        """Ends that nobody asked for: neither an orderly one nor a kill."""
-        return [(name, status) for name, status in self.ends if status not in (0, -signal.SIGKILL)]
+    def faults(self) -> list[End]:
+        """Ends that nobody asked for. An orderly one is among them: nobody here asks a member to stop."""
+        return [end for end in self.ends if not end.asked_for]

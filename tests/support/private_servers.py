@@ -6,13 +6,14 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import pytest
 
-from leveret_embedded import Broker, ProgramFailedError, postgresql, rabbitmq
+from leveret_embedded import Broker, MissingProgramError, ProgramFailedError, postgresql, rabbitmq
 from leveret_embedded.database import DatabaseServer
 from leveret_embedded.quorum import registered_name, until_on_disk
 from leveret_embedded.server import Server
@@ -69,15 +70,22 @@ class PrivateServers:
 
 @asynccontextmanager
 async def private_servers(folder: Path, users: dict[str, Permissions]) -> AsyncIterator[PrivateServers]:
-    """Broker and database for the length of the block; `users` are accounts besides those of the central services."""
+    """Broker and database for the length of the block; `users` are accounts besides those of the central services.
+
+    The test is skipped where this machine has no RabbitMQ or PostgreSQL to start.
+    """
     password = secrets.token_hex(16)
     accounts = {name: service(name) for name in SERVICES} | users
     document = definitions(VHOST, {name: (password_hash(password), granted) for name, granted in accounts.items()})
-    async with (
-        rabbitmq(folder / "rabbitmq", definitions=document, management=True) as broker,
-        postgresql(folder / "postgresql", fsync=False) as server,
-        prepared(server.dsn("postgres")) as superuser,
-    ):
+    async with AsyncExitStack() as stack:
+        try:
+            broker = await stack.enter_async_context(
+                rabbitmq(folder / "rabbitmq", definitions=document, management=True)
+            )
+            server = await stack.enter_async_context(postgresql(folder / "postgresql", fsync=False))
+        except MissingProgramError as missing:
+            pytest.skip(f"needs servers of its own to kill and freeze: {missing}")
+        superuser = await stack.enter_async_context(prepared(server.dsn("postgres")))
         try:
             yield PrivateServers(Accounts(broker, password), server, await create_database(superuser))
         finally:

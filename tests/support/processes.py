@@ -27,15 +27,24 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
+def alive(pids: Iterable[int]) -> list[int]:
+    """Those of the processes that run at this moment; one that has ended and is not waited for yet does not."""
+    return [pid for pid in pids if not _ended_within(pid, 0)]
+
+
 async def until_gone(pids: Iterable[int], limit: float = 30.0) -> None:
     """Waits until none of the processes runs any more. Raises TimeoutError."""
     async with asyncio.timeout(limit):
         for pid in pids:
-            try:
-                descriptor = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            try:
-                await asyncio.to_thread(select.select, [descriptor], [], [], limit)
-            finally:
-                os.close(descriptor)
+            await asyncio.to_thread(_ended_within, pid, limit)
+
+
+def _ended_within(pid: int, seconds: float) -> bool:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)

@@ -14,7 +14,7 @@ from uuid import uuid4
 import aio_pika
 import asyncpg
 
-from leveret_client import Client
+from leveret_client import Client, NoAnswer, NotReached
 from leveret_embedded.ports import HOST, reserved_ports
 from leveret_proto.permissions import SERVICES, Permissions, operator, submitter, worker
 from leveret_proto.topology import EVENTS, RECORD
@@ -121,6 +121,18 @@ class System:
     async def submit(self, text: str | bytes, *, project: str = "p", **circumstances: Any) -> int:
         """Submit for `OWNER` and give the job's number."""
         return (await self.client.submit(text, project=project, **circumstances)).job
+
+    async def submit_through(self, text: str, message_id: str, *, project: str = "p") -> int:
+        """Submit through whatever goes down meanwhile, until there is an answer, and give the job's number.
+
+        It is one job however often it is sent: the same `message_id` is the same job.
+        """
+        while True:
+            try:
+                async with Client(self.amqp_url, OWNER, limit=10) as client:
+                    return (await client.submit(text, project=project, message_id=message_id)).job
+            except (NotReached, NoAnswer):
+                await asyncio.sleep(0.2)
 
     async def rows(self, query: str, *arguments: object) -> list[Any]:
         """Ask the database as its superuser."""

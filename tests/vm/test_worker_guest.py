@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -13,13 +16,18 @@ from leveret_worker.images import ImageStore
 from tests.support.dispatcher_played import DispatcherPlayed, StartWorker, make_grant
 from tests.support.guest_images import stored_image
 from tests.support.probes import add_image
-from tests.support.processes import descendants, until_gone
+from tests.support.processes import alive, descendants, until_gone
+from tests.support.sealed_secrets import SSH_KEY, new_pgp_key, sealed
 from tests.support.services import Service, Services
 from tests.support.vhosts import Vhost
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 IMAGE = "debian/trixie"
+#: Seconds from a cancel until the machine is gone and its slot claimed: what is promised.
+CANCELLED_WITHIN = 5.0
+#: A beat that is due just when a slot frees stands in for its claim: none is due while a test waits for that.
+RARE_BEATS = {"LEVERET_WORKER_BEAT_INTERVAL": "600"}
 
 
 @pytest.fixture
@@ -72,7 +80,8 @@ def mirror(tmp_path: Path) -> Path:
 async def test_a_build_in_a_machine_of_its_own(
     dispatcher: DispatcherPlayed, start_worker: StartWorker, mirror: Path, tmp_path: Path
 ) -> None:
-    service = await start_worker(LEVERET_WORKER_SOURCE_MIRRORS=f'{{"https://git.example.org/": "{mirror}"}}')
+    mirrors = f'{{"https://git.example.org/": "{mirror}"}}'
+    service = await start_worker(LEVERET_WORKER_SOURCE_MIRRORS=mirrors, **RARE_BEATS)
     beat = await offering(dispatcher)
     manifest = f"""
 image: {IMAGE}
@@ -87,8 +96,16 @@ tasks:
     ./answer
 artifacts: [answer/answer]
 """
-    await dispatcher.grant(make_grant(beat, manifest, time_limit=300), "x86_64", IMAGE)
-    ended = await dispatcher.status("ended", limit=240)
+    grant = make_grant(beat, manifest, time_limit=300)
+    await dispatcher.grant(grant, "x86_64", IMAGE)
+    await dispatcher.status("running", limit=120)
+    machines = descendants(service.pid)[1:]
+    assert machines
+    await dispatcher.freed_slot(grant, limit=240)
+    # the machine and its files are gone before the slot is free
+    assert alive(machines) == []
+    assert list((tmp_path / "spool" / "run").glob("[0-9a-f]*")) == []
+    ended = await dispatcher.status("ended")
     assert (ended.result, ended.reason, ended.detail) == ("success", "completed", None)
     assert b"build\n" in await dispatcher.log("who")
     assert b"/home/build\n" in await dispatcher.log("who")
@@ -98,15 +115,13 @@ artifacts: [answer/answer]
     assert bytes(dispatcher.artifacts[:4]) == b"\x7fELF"
     assert hashlib.sha256(dispatcher.artifacts).hexdigest() == ended.artifacts[0].sha256
     assert ended.timings.boot is not None
-    # the machine and its files are gone before the slot is free
-    assert list((tmp_path / "spool" / "run").glob("[0-9a-f]*")) == []
     assert service.running
 
 
 async def test_a_cancelled_build_leaves_no_machine(
     dispatcher: DispatcherPlayed, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    service = await start_worker()
+    service = await start_worker(**RARE_BEATS)
     beat = await offering(dispatcher)
     manifest = f"image: {IMAGE}\ntasks:\n- forever: sleep 10000\n"
     grant = make_grant(beat, manifest)
@@ -114,11 +129,49 @@ async def test_a_cancelled_build_leaves_no_machine(
     await dispatcher.status("running", limit=120)
     machines = descendants(service.pid)[1:]
     assert machines
+    asked = time.monotonic()
     await dispatcher.order(beat, Cancel(grant=grant.grant))
+    await dispatcher.freed_slot(grant)
+    took = time.monotonic() - asked
+    assert alive(machines) == []
+    assert list((tmp_path / "spool" / "run").glob("[0-9a-f]*")) == []
+    assert took < CANCELLED_WITHIN, f"{took:.1f} s"
     ended = await dispatcher.status("ended")
     assert ended.result == "cancelled"
-    await until_gone(machines)
-    assert list((tmp_path / "spool" / "run").glob("[0-9a-f]*")) == []
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="needs gpg, to make a key")
+async def test_secrets_are_where_a_build_in_a_machine_looks_for_them(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    beat = await offering(dispatcher)
+    value = b"s3cret-file-value\n\x00\xff"
+    with tempfile.TemporaryDirectory(prefix="lv-") as short:
+        pgp_key = new_pgp_key(Path(short) / "gpg")
+    secrets = (
+        sealed(beat, value, path="~/.config/app/token", mode=0o640),
+        sealed(beat, value, path="/etc/app/token"),
+        sealed(beat, SSH_KEY, "ssh-key"),
+        sealed(beat, pgp_key, "pgp-key"),
+    )
+    identity = secrets[2].uuid
+    manifest = f"""
+image: {IMAGE}
+tasks:
+- files: |
+    set +x
+    stat -c '%U %a' .config/app/token /etc/app/token .ssh .ssh/{identity}
+    sha256sum .config/app/token /etc/app/token .ssh/id_rsa | cut -c 1-64
+- key: gpg --batch --list-secret-keys
+"""
+    await dispatcher.grant(make_grant(beat, manifest, secrets=secrets), "x86_64", IMAGE)
+    ended = await dispatcher.status("ended", limit=120)
+    assert (ended.result, ended.detail) == ("success", None)
+    digests = [hashlib.sha256(content).hexdigest() for content in (value, value, SSH_KEY)]
+    places = ["build 640", "build 600", "build 700", "build 600"]
+    assert (await dispatcher.log("files")).decode().splitlines() == ["+ set +x", *places, *digests]
+    assert b"builder@example.org" in await dispatcher.log("key")
 
 
 async def test_a_killed_worker_takes_its_machines_along(

@@ -13,7 +13,6 @@ from leveret_client.errors import (
     SubmissionFailed,
 )
 from leveret_client.follow import Following, LogBytes
-from leveret_client.replaying import Replayed
 from leveret_client.resuming import Arrival, Wanted, resuming
 from leveret_client.subscription import LogPiece, Subscription
 
@@ -34,7 +33,6 @@ __all__ = [
     "NotAllowed",
     "NotFound",
     "NotReached",
-    "Replayed",
     "SubmissionFailed",
     "Subscription",
     "Wanted",

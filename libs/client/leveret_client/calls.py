@@ -9,7 +9,7 @@ from leveret_client.errors import NoAnswer, NotAllowed
 from leveret_proto.envelope import Parcel, Unreadable, unpack
 from leveret_proto.ids import message_id
 from leveret_proto.messages import Message
-from leveret_runtime.away import BrokerAway
+from leveret_runtime.away import BrokerAway, told
 from leveret_runtime.broker import CONNECT_LIMIT, Publisher, Refused, Unroutable
 
 REPLY_TO = "amq.rabbitmq.reply-to"
@@ -25,13 +25,16 @@ class Calls:
 
     @classmethod
     async def open(cls, on: AbstractConnection) -> "Calls":
-        """Open the channel, ready to be answered."""
-        async with asyncio.timeout(CONNECT_LIMIT):
-            # the broker wants the requests and the reply consumer on one channel
-            channel = await on.channel(publisher_confirms=True, on_return_raises=True)
-            calls = cls(await Publisher.over(channel))
-            replies = await channel.get_queue(REPLY_TO, ensure=False)
-            await replies.consume(calls._on_reply, no_ack=True)
+        """Open the channel, ready to be answered. Raises BrokerAway."""
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT):
+                # the broker wants the requests and the reply consumer on one channel
+                channel = await on.channel(publisher_confirms=True, on_return_raises=True)
+                calls = cls(await Publisher.over(channel))
+                replies = await channel.get_queue(REPLY_TO, ensure=False)
+                await replies.consume(calls._on_reply, no_ack=True)
+        except TimeoutError as error:
+            raise BrokerAway(told("RabbitMQ", error)) from error
         return calls
 
     async def ask(self, exchange: str, key: str, parcel: Parcel, limit: float) -> Message:

@@ -16,7 +16,6 @@ from leveret_client.calls import APP, Calls
 from leveret_client.errors import CommandRefused, NoAnswer, NotFound, NotReached, SubmissionFailed, plain
 from leveret_client.follow import Following, LogBytes
 from leveret_client.following import follow
-from leveret_client.replaying import Replayed, events_of
 from leveret_client.sealed import sealed_for
 from leveret_client.subscription import Subscription
 from leveret_proto import keys
@@ -166,8 +165,7 @@ class Client:
         self, *, before: int | None = None, limit: int = 50, statuses: Sequence[JobStatus] = ()
     ) -> ListReply:
         """Give the owner's jobs, newest first: at most `limit` (1 to 500), those before job `before`."""
-        return await self._command(ListJobs(before=before, limit=limit, statuses=tuple(statuses)), ListReply
-        )  # fmt: skip
+        return await self._command(ListJobs(before=before, limit=limit, statuses=tuple(statuses)), ListReply)
 
     async def cancel(self, job: int) -> CancelReply:
         """Cancel the job. Raises NotFound."""
@@ -283,37 +281,6 @@ class Client:
         except binascii.Error:
             raise NoAnswer("the answer's data is not base64") from None
 
-    async def replay(
-        self,
-        *,
-        since: datetime | None = None,
-        after: int | None = None,
-        job: int | None = None,
-        public: bool = False,
-        workers: bool = False,
-    ) -> AsyncIterator[Replayed]:
-        """Give the owner's events of the past up to now, in the order they were recorded, each with its place.
-
-        An event that was published twice comes twice; `resuming` drops repeats, and goes on with what happens next.
-
-        Args:
-            since: only events of this time or later. With neither this nor `after`: all that are kept.
-            after: only those past this place.
-            job: of the events about jobs, only this one's.
-            public: everybody's public jobs, too.
-            workers: workers, too.
-        """
-        missed = False
-        while True:
-            page = await self.replay_page(since=since, after=after, job=job, public=public, workers=workers)
-            missed = missed or page.truncated
-            for offset, event in events_of(page):
-                yield Replayed(offset, event, missed)
-                missed = False
-            if page.end:
-                return
-            after = after if page.next is None else page.next
-
     async def replay_page(
         self,
         *,
@@ -324,9 +291,19 @@ class Client:
         workers: bool = False,
         limit: int = 500,
     ) -> ReplayReply:
-        """Give a page of what `replay` gives: at most `limit` (1 to 1000) events, where to go on, whether that was all.
+        """Give a page of the owner's past events as they were recorded, where to go on, and whether that was all.
 
-        A page may be empty though it is not the last. Give `since` with every page of one reading.
+        A page may be empty though it is not the last. An event that was published twice comes twice: `resuming` reads
+        page after page, drops repeats, and goes on with what happens next.
+
+        Args:
+            since: only events of this time or later; give it with every page of one reading. With neither this nor
+                `after`: all that are kept.
+            after: only those past this place, which is the `next` of the page before.
+            job: of the events about jobs, only this one's.
+            public: everybody's public jobs, too.
+            workers: workers, too.
+            limit: how many at most, 1 to 1000.
         """
         asked = Replay(after=after, since=since, job=job, public=public, workers=workers, limit=limit)
         return await self._command(asked, ReplayReply)

@@ -1,24 +1,9 @@
 """The events of the past, as logsink replays them page by page."""
 
-from dataclasses import dataclass
-
 from pydantic import ValidationError
 
 from leveret_proto.base import REGISTRY
 from leveret_proto.messages import Event, ReplayedEvent, ReplayReply
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """An event and its place in the stream.
-
-    Attributes:
-        missed: older events had to be left out before it, because the stream keeps them no longer.
-    """
-
-    offset: int
-    event: Event
-    missed: bool = False
 
 
 def events_of(page: ReplayReply) -> list[tuple[int, Event]]:

@@ -7,13 +7,15 @@ something new to ask for. A bell that is not heard costs POLL seconds, never an 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from leveret_client.client import Client
 from leveret_client.cursor import Cursor, CursorStore
 from leveret_client.errors import ClientError, NoAnswer, NotReached, plain
-from leveret_client.replaying import Replayed, events_of
+from leveret_client.replaying import events_of
 from leveret_client.subscription import LogPiece, Subscription
 from leveret_proto.messages import Event, NumberedEvent, ReplayReply, WorkerEvent
 from leveret_runtime.away import backoff
@@ -29,24 +31,22 @@ SAVE_EVERY = 10.0
 AHEAD = 100
 
 ClientMaker = Callable[[], Client]
+T = TypeVar("T")
 
 
 class Arrival:
-    """An event that has come, with the cursor behind it."""
+    """An event that has come.
 
-    def __init__(self, subscriber: "ResumingSubscriber", replayed: Replayed, cursor: Cursor) -> None:
+    Attributes:
+        cursor: the one behind it.
+        missed: events before this one are lost, because the stream keeps them no longer.
+    """
+
+    def __init__(self, subscriber: "ResumingSubscriber", event: Event, cursor: Cursor, *, missed: bool) -> None:
         self._subscriber = subscriber
-        self._replayed = replayed
+        self.event = event
         self.cursor = cursor
-
-    @property
-    def event(self) -> Event:
-        return self._replayed.event
-
-    @property
-    def missed(self) -> bool:
-        """Whether events before this one are lost, because the stream keeps them no longer."""
-        return self._replayed.missed
+        self.missed = missed
 
     async def commit(self) -> None:
         """Have the cursor saved: this event, and all before it, never come again."""
@@ -99,16 +99,26 @@ async def resuming(
         on_away: told what is away, and the seconds until it is tried again.
 
     Iteration raises NotAllowed or CommandRefused where trying again would not help (CommandRefused also for a cursor
-    that the broker's stream does not have), and what `store` raises ends the block.
+    that the broker's stream does not have), and what `store` raises ends the block. What the block raises itself comes
+    out of it as it is.
     """
     subscriber = ResumingSubscriber(client, store, wanted, follow=follow, on_away=on_away)
+    raised: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(subscriber._run())
-            yield subscriber
+            try:
+                yield subscriber
+            except asyncio.CancelledError:
+                raise  # from outside, or by the group, as reading has failed
+            except BaseException as error:
+                raised = error
             reading.cancel()
     except BaseExceptionGroup as errors:
-        raise plain(errors) from None
+        if raised is None:
+            raise plain(errors) from None
+    if raised is not None:
+        raise raised  # not in a handler, which would change its context
 
 
 class ResumingSubscriber:
@@ -161,7 +171,7 @@ class ResumingSubscriber:
     async def _run(self) -> None:
         """Read until the end (without `follow`), or for ever; then, or on an error, leave the news for the reader."""
         try:
-            loaded = await asyncio.to_thread(self._store.load)
+            loaded = await _in_thread(self._store.load)
             self._cursor = loaded or Cursor(since=self._wanted.since)
             self._saved = self._cursor.offset
             await self._read_on()
@@ -221,7 +231,7 @@ class ResumingSubscriber:
             if self._cursor.has(event):
                 continue
             cursor = self._cursor.past(offset, event)
-            await self._arrived.put(Arrival(self, Replayed(offset, event, self._missed), cursor))
+            await self._arrived.put(Arrival(self, event, cursor, missed=self._missed))
             self._cursor, self._given, self._missed = cursor, offset, False
         self._cursor = self._cursor.moved(page.next, end=page.end)
 
@@ -240,9 +250,26 @@ class ResumingSubscriber:
         async with self._saving:
             if self._saved is not None and (cursor.offset or 0) < self._saved:
                 return  # an older one than is safe already
-            await asyncio.to_thread(self._store.save, cursor)
-            self._saved = cursor.offset
+            await _in_thread(lambda: self._keep(cursor))
             self._saved_at = asyncio.get_running_loop().time()
+
+    def _keep(self, cursor: Cursor) -> None:
+        self._store.save(cursor)
+        self._saved = cursor.offset  # also where nobody waits for it any more
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run `work` in a thread and wait for its end, even when cancelled: it can't be stopped, and must not overlap."""
+    done = asyncio.get_running_loop().run_in_executor(None, copy_context().run, work)
+    cancelled: asyncio.CancelledError | None = None
+    while not done.done():
+        try:
+            await asyncio.wait({done})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from done.exception()
+    return done.result()
 
 
 class _Doorbell:

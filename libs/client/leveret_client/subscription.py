@@ -10,13 +10,10 @@ from aiormq.exceptions import ChannelAccessRefused
 from leveret_client.errors import NotAllowed
 from leveret_proto.base import Visibility
 from leveret_proto.envelope import Unreadable, unpack, unpack_headers
-from leveret_proto.messages import (
-    Event,
-    JobFacts,
-    TailChunk,
-)
+from leveret_proto.messages import Event, JobFacts, TailChunk
 from leveret_proto.topology import EVENTS, MIB, TAIL
 from leveret_proto.words import escape
+from leveret_runtime.away import BrokerAway, told
 from leveret_runtime.broker import CONNECT_LIMIT, Consumer, settle
 
 #: What a follower that does not keep up may leave at the broker, in bytes; the oldest is dropped past it.
@@ -45,12 +42,15 @@ class Subscription:
 
     @classmethod
     async def open(cls, on: AbstractConnection) -> "Subscription":
-        """Make the queue and begin to consume it; it is bound to nothing yet."""
-        async with asyncio.timeout(CONNECT_LIMIT):
-            channel = await on.channel(publisher_confirms=False)
-            queue = await channel.declare_queue(
-                exclusive=True, auto_delete=True, arguments={"x-max-length-bytes": BACKLOG}
-            )
+        """Make the queue and begin to consume it; it is bound to nothing yet. Raises BrokerAway."""
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT):
+                channel = await on.channel(publisher_confirms=False)
+                queue = await channel.declare_queue(
+                    exclusive=True, auto_delete=True, arguments={"x-max-length-bytes": BACKLOG}
+                )
+        except TimeoutError as error:
+            raise BrokerAway(told("RabbitMQ", error)) from error
         return cls(queue, await Consumer.open(on, queue.name, prefetch=PREFETCH))
 
     async def bind_owner(self, owner: str, visibilities: Iterable[Visibility] = Visibility) -> None:
@@ -82,6 +82,8 @@ class Subscription:
             await self._queue.bind(exchange, pattern, timeout=CONNECT_LIMIT)
         except ChannelAccessRefused:
             raise NotAllowed(f"this account may not follow {pattern!r} on {exchange}") from None
+        except TimeoutError as error:
+            raise BrokerAway(told("RabbitMQ", error)) from error
 
     async def next(self, limit: float) -> Event | LogPiece | None:
         """Give the next arrival, or None after `limit` seconds. Raises BrokerAway."""

@@ -1,6 +1,7 @@
 """What the dispatcher's tests stand on: real workers' sessions, an observer of events, a client that commands."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -50,12 +51,16 @@ class Inbox:
 
     def __init__(self) -> None:
         self.all: list[Message] = []
+        #: The ids under which messages of a type came.
+        self.ids: dict[type[Message], set[str | None]] = defaultdict(set)
         self._news = asyncio.Condition()
 
     async def take(self, delivery: AbstractIncomingMessage) -> None:
         await delivery.ack()
         async with self._news:
-            self.all.append(unpack(delivery.body, delivery.type))
+            message = unpack(delivery.body, delivery.type)
+            self.all.append(message)
+            self.ids[type(message)].add(delivery.message_id)
             self._news.notify_all()
 
     async def until(self, model: type[M], wanted: Callable[[M], bool] = lambda _: True, *, nth: int = 1) -> M:

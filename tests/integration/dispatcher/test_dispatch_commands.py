@@ -65,6 +65,35 @@ async def test_a_waiting_job_is_cancelled_at_once_and_again(lab: Lab) -> None:
         assert lab.course(job) == ["pending", "pending", "cancelled"]
 
 
+async def test_a_queued_job_is_cancelled_by_its_worker(lab: Lab) -> None:
+    async with lab.dispatcher(), lab.worker() as worker:
+        await worker.beat(token())
+        job = await lab.submit()
+        grant = await worker.grant_of(job)
+        for _ in range(2):
+            answer = await cancel(lab, job)
+            assert answer.cancelled and answer.job is not None and answer.job.status is JobStatus.QUEUED
+        assert (await worker.inbox.until(Cancel)).grant == grant.grant
+        await worker.status(grant, AttemptState.ENDED, result=JobStatus.CANCELLED, reason=Reason.CANCELLED)
+        await lab.job_is(job, JobStatus.CANCELLED)
+        assert lab.course(job)[-2:] == ["queued", "cancelled"]
+
+
+async def test_a_job_that_waits_for_another_is_cancelled_at_once(lab: Lab) -> None:
+    async with lab.dispatcher(), lab.worker() as worker:
+        await worker.beat(token(), token())
+        first = await lab.submit()
+        grant = await worker.grant_of(first)
+        waiting = await lab.submit(depends_on=(first,))
+        await lab.job_is(waiting, JobStatus.PENDING, reason=Reason.DEPENDENCY)
+        assert (await cancel(lab, waiting)).cancelled
+        await lab.job_is(waiting, JobStatus.CANCELLED, reason=Reason.CANCELLED)
+        await worker.succeed(grant)
+        await lab.job_is(first, JobStatus.SUCCESS)
+        await worker.grant_of(await lab.submit())  # the slot that is left is for the next one
+        assert lab.course(waiting)[-1] == "cancelled"
+
+
 async def test_a_cancel_that_comes_before_its_job_is_remembered_for_its_owner(lab: Lab) -> None:
     async with lab.dispatcher(), lab.worker() as worker:
         await worker.beat(token())

@@ -11,7 +11,8 @@ import aio_pika
 import pytest
 from pydantic import SecretStr
 
-from leveret_client import Client, CommandRefused, NotAllowed
+from leveret_client import Client, CommandRefused, Cursor, CursorMemory, NotAllowed, resuming
+from leveret_client.replaying import events_of
 from leveret_logsink import past as past_module
 from leveret_logsink.past import Past, PastTheEndError
 from leveret_logsink.replay_page import Page
@@ -20,6 +21,7 @@ from leveret_proto import keys, topology
 from leveret_proto.envelope import pack, unpack
 from leveret_proto.messages import (
     CommandFailed,
+    Event,
     JobEvent,
     JobStatus,
     LogHistory,
@@ -85,8 +87,19 @@ async def alice(stage: Stage) -> AsyncIterator[Client]:
 
 async def jobs(client: Client, **asked: Any) -> list[int]:
     """The jobs whose events are replayed, in their order; 0 stands for a worker's event."""
-    told = [replayed.event async for replayed in client.replay(**asked)]
+    told = [event for _, event in await replayed(client, **asked)]
     return [told_.facts.job if isinstance(told_, JobEvent) else 0 for told_ in told]
+
+
+async def replayed(client: Client, *, after: int | None = None, **asked: Any) -> list[tuple[int, Event]]:
+    """All pages' events, each with its place."""
+    told: list[tuple[int, Event]] = []
+    while True:
+        page = await client.replay_page(after=after, **asked)
+        told += events_of(page)
+        if page.end:
+            return told
+        after = after if page.next is None else page.next
 
 
 async def test_an_empty_stream_has_an_end_and_grows(stage: Stage, record: Recorder, alice: Client) -> None:
@@ -231,17 +244,20 @@ async def test_what_the_stream_keeps_no_longer_is_told(stage: Stage, record: Rec
     await redeclare(stage.vhost, **{"x-max-length-bytes": 40_000, "x-stream-max-segment-size-bytes": 10_000})
     note = "x" * 2000
     for n in range(60):
-        told = event(n + 1)
-        await record.job(told.model_copy(update={"detail": note}))
+        await record.job(event(n + 1).model_copy(update={"detail": note}))
     await stage.logsink()
-    everything = [replayed async for replayed in alice.replay()]
+    everything = await replayed(alice)
     assert 0 < len(everything) < 60
-    assert not any(r.missed for r in everything), [(r.offset, r.missed) for r in everything]
-    resumed = [replayed async for replayed in alice.replay(after=3)]
-    assert [(r.offset, r.event) for r in resumed] == [(r.offset, r.event) for r in everything]
-    assert [replayed.missed for replayed in resumed] == [True] + [False] * (len(resumed) - 1)
+    assert not (await alice.replay_page()).truncated
+    assert await replayed(alice, after=3) == everything
     assert (await alice.replay_page(after=3)).truncated
-    assert not (await alice.replay_page(after=everything[0].offset)).truncated
+    first, _ = everything[0]
+    assert not (await alice.replay_page(after=first)).truncated
+    for begin, missed in ((None, False), (3, True)):
+        store = CursorMemory(Cursor(offset=begin))
+        async with resuming(lambda: Client(stage.vhost.url("alice"), "alice"), store, follow=False) as arrivals:
+            told = [(arrival.event, arrival.missed) async for arrival in arrivals]
+        assert told == [(event, missed and at == first) for at, event in everything]
 
 
 @asynccontextmanager

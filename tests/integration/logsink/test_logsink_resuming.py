@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from leveret_client import (
     Client,
+    ClientError,
     CommandRefused,
     Cursor,
     CursorFile,
@@ -21,6 +22,7 @@ from leveret_client import (
     NoAnswer,
     NotAllowed,
     NotReached,
+    Subscription,
     Wanted,
     resuming,
 )
@@ -163,6 +165,36 @@ async def test_a_logsink_that_is_killed_and_connections_that_are_cut_cost_nothin
             await publisher.event(event(1, n))
             assert numbers(await heard(arrivals, 1)) == [(1, n)]
     assert len(away) >= 3
+
+
+async def test_a_broker_that_stalls_is_waited_for(
+    stage: Stage, publisher: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("calls", "subscription"):
+        monkeypatch.setattr(f"leveret_client.{module}.CONNECT_LIMIT", 0.3)
+    await stage.logsink()
+    away: list[ClientError] = []
+    url = stage.vhost.url("alice")
+
+    class Stalled(Client):
+        async def subscribe(self) -> Subscription:
+            if away:
+                return await super().subscribe()
+            with proxy.silent():
+                return await super().subscribe()
+
+    async with (
+        asyncio.timeout(LIMIT * 3),
+        proxy_to(url) as proxy,
+        resuming(
+            lambda: Stalled(proxy.url(url), "alice", limit=LIMIT),
+            CursorMemory(),
+            on_away=lambda error, _: away.append(error),
+        ) as arrivals,
+    ):
+        await publisher.event(event(1, 1))
+        assert numbers(await heard(arrivals, 1)) == [(1, 1)]
+    assert isinstance(away[0], NotReached)
 
 
 async def test_a_cursor_moves_past_what_is_others_unless_something_is_not_committed(

@@ -4,27 +4,21 @@ import base64
 import hashlib
 import platform
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
+from nacl.public import PrivateKey
 
 from leveret_proto.capability import SECRETS_TAG
 from leveret_proto.messages import AttemptStatus, SealedSecret, WorkerBeat
-from leveret_runtime.sealing import KeyPair, seal
+from leveret_runtime.sealing import KEY, KeyPair, seal
 from tests.support.dispatcher_played import DispatcherPlayed, StartWorker, make_grant
+from tests.support.opening_keys import opening_keys
+from tests.support.sealed_secrets import SSH_KEY, new_pgp_key, sealed
 
 ARCH = platform.machine()
 VALUE = b"s3cret-file-value-0123456789\n\x00\xff"
-SSH_KEY = b"-----BEGIN OPENSSH PRIVATE KEY-----\ns3cret-ssh-key\n-----END OPENSSH PRIVATE KEY-----\n"
-
-
-def sealed(beat: WorkerBeat, value: bytes, kind: str = "file", **fields: Any) -> SealedSecret:
-    assert beat.public_key is not None
-    given = {"uuid": str(uuid4()), "kind": kind, "sealed": seal(value, beat.public_key)}
-    return SealedSecret.model_validate(given | fields)
 
 
 async def build(
@@ -85,16 +79,7 @@ async def test_files_and_keys_are_where_the_build_looks_for_them(
 
 @pytest.fixture
 def pgp_key(spool: Path) -> bytes:
-    """A new private key without a passphrase, armoured."""
-    home = spool / "gpg"
-    home.mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
-    try:
-        subprocess.run([*gpg, "--quick-generate-key", "builder@example.org", "ed25519"], check=True, timeout=60)
-        export = [*gpg, "--export-secret-keys", "--armor"]
-        return subprocess.run(export, stdout=subprocess.PIPE, check=True, timeout=60).stdout
-    finally:
-        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=True, timeout=60)
+    return new_pgp_key(spool / "gpg")
 
 
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="needs gpg")
@@ -143,3 +128,18 @@ async def test_nothing_that_opens_a_secret_is_left_in_the_spool(
     for file in spool.rglob("*"):
         content = file.read_bytes() if file.is_file() else b""
         assert VALUE.strip() not in content and base64.b64encode(VALUE) not in content
+    assert beat.public_key is not None
+    assert opening_keys(spool, beat.public_key) == []
+
+
+def test_a_key_that_lay_in_a_file_would_be_found(tmp_path: Path) -> None:
+    key = bytes(range(100, 100 + KEY))
+    encoded = {"raw": key, "hex": key.hex().encode(), "base64": base64.b64encode(key).rstrip(b"=")}
+    for name, content in encoded.items():
+        (tmp_path / name).write_bytes(b'{"n":' + content + b"}")
+        (tmp_path / f"{name}-in-a-run").write_bytes(b"a" + content + b"bc")
+    planted = sorted(tmp_path.iterdir())
+    assert opening_keys(tmp_path, KeyPair(seed=key).public_key) == planted
+    itself = base64.b64encode(bytes(PrivateKey(key).public_key)).decode()
+    assert opening_keys(tmp_path, itself) == planted
+    assert opening_keys(tmp_path, KeyPair().public_key) == []

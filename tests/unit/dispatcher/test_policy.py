@@ -16,20 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from leveret_dispatcher import fair_share
 from leveret_dispatcher.matching import Match, Matching, Session
-from leveret_proto.capability import Capabilities, ImageOffer, Requirement, serves
+from leveret_proto.capability import Requirement, serves
 from leveret_proto.messages import Reason
+from tests.support.capabilities import offers, wants
 
 IMAGES = "abc"
 OWNERS = ("~alice", "~bob", "~carol")
 LIMITS = {"~alice": 2, "~carol": 1}
-
-
-def wants(image: str) -> Requirement:
-    return Requirement(arch="x86_64", image=image)
-
-
-def offers(*images: str) -> Capabilities:
-    return Capabilities(images=tuple(ImageOffer(arch="x86_64", name=image, digest="0") for image in images))
 
 
 def session(name: str, *images: str, slots: int = 0) -> Session:

@@ -10,7 +10,7 @@ from leveret_client.client import Client
 from leveret_client.commands.group import MOST, Closing, show_group, trigger_options, word
 from leveret_client.commands.jobs import JOB
 from leveret_client.commands.validate import read_manifest
-from leveret_client.errors import NotReached, SubmissionFailed
+from leveret_client.errors import NoAnswer, NotReached, SubmissionFailed
 from leveret_client.follow import Following
 from leveret_client.options import Settings, broker_options
 from leveret_client.output import LogOutput
@@ -113,17 +113,24 @@ def submit(
 
 async def _submitted_as_group(settings: Settings, manifests: list[Sent], closing: Closing) -> int:
     jobs: list[int] = []
-    async with settings.client() as client:
-        for sent in manifests:
-            try:
-                accepted = await sent.to(client)
-            except SubmissionFailed as failed:
-                refused(settings, sent, failed)
-                _left_open(settings, closing.group, jobs)
-                return exits.FAILED
-            _accepted(settings, sent, accepted)
-            jobs.append(accepted.job)
-        view = await closing.by(client, len(manifests))
+    try:
+        async with settings.client() as client:
+            for sent in manifests:
+                try:
+                    accepted = await sent.to(client)
+                except SubmissionFailed as failed:
+                    refused(settings, sent, failed)
+                    _left_open(settings, closing.group, jobs)
+                    return exits.FAILED
+                _accepted(settings, sent, accepted)
+                jobs.append(accepted.job)
+            view = await closing.by(client, len(manifests))
+    except (NotReached, NoAnswer):
+        if len(jobs) < len(manifests):
+            _left_open(settings, closing.group, jobs, unanswered=manifests[len(jobs)])
+        else:
+            _perhaps_open(settings, closing.group, jobs)
+        raise
     strangers = [member.job for member in view.jobs if member.job not in jobs]
     if strangers:
         settings.output.say(
@@ -137,14 +144,29 @@ async def _submitted_as_group(settings: Settings, manifests: list[Sent], closing
     return exits.OK
 
 
-def _left_open(settings: Settings, group: str, jobs: list[int]) -> None:
-    if jobs:
-        named = ", ".join(map(str, jobs))
-        settings.output.say(
-            f"leveret: group {group} stays open with what was submitted before (jobs {named}); submit the rest one by "
-            "one with --group, and close it with `leveret group`",
-            "yellow",
+def _left_open(settings: Settings, group: str, jobs: list[int], *, unanswered: Sent | None = None) -> None:
+    """Say how to go on with a group of which only `jobs` came about; `unanswered` may have, too."""
+    if not jobs:
+        return
+    told = (
+        f"leveret: group {group} stays open with what was submitted before (jobs {', '.join(map(str, jobs))}); submit "
+        "the rest one by one with --group, and close it with `leveret group`"
+    )
+    if unanswered is not None:
+        told += (
+            f". Whether {unanswered.name} was taken is not known: with --message-id {unanswered.message_id} it becomes "
+            "no second job"
         )
+    settings.output.say(told, "yellow")
+
+
+def _perhaps_open(settings: Settings, group: str, jobs: list[int]) -> None:
+    """Say how to go on where all was submitted, and closing the group was not answered."""
+    settings.output.say(
+        f"leveret: whether group {group} was closed is not known (jobs {', '.join(map(str, jobs))}); `leveret group` "
+        f"with --size {len(jobs)} and the same options closes it, and changes nothing if it was",
+        "yellow",
+    )
 
 
 async def _submitted(settings: Settings, sent: Sent) -> int:
