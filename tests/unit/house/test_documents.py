@@ -33,3 +33,12 @@ def test_every_folder_that_architecture_names_exists() -> None:
     for name in CODE.findall((ROOT / "ARCHITECTURE.md").read_text()):
         if re.fullmatch(r"(libs|services|docs|deploy|tests)(/[\w.*-]+)+/?", name):
             assert list(ROOT.glob(name.rstrip("/"))), name
+
+
+def test_what_is_read_but_not_served_is_named_as_missing() -> None:
+    """The keys of which intake warns stand in the manual and in the change log."""
+    source = (ROOT / "services/intake/leveret_intake/unserved.py").read_text()
+    keys = set(re.findall(r'_warning\("(\w+)"', source))
+    manual = (ROOT / "docs/manifest.md").read_text().partition("## Not done yet")[2]
+    assert keys <= set(CODE.findall(manual.replace(": true", "")))
+    assert keys <= set(CODE.findall((ROOT / "CHANGELOG.md").read_text().partition("Not there yet:")[2]))
