@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import boot, first_line, grant, guest_api, jobs, logs, manifests, scale
+from bench import boot, first_line, grant, guest_api, guests, jobs, logs, manifests, scale
 from bench.result import Result
 from bench.setting import Bench
 
@@ -20,6 +20,7 @@ MEASURES = {
     "manifests": manifests.measure,
     "guest_api": guest_api.measure,
     "boot": boot.measure,
+    "guests": guests.measure,
     "grant": grant.measure,
     "jobs": jobs.measure,
     "logs": logs.measure,

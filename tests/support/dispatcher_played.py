@@ -87,9 +87,9 @@ class DispatcherPlayed:
             self.ends[key.task] = chunk
         self.logged.set()
 
-    async def log_shows(self, task: str, text: bytes) -> None:
+    async def log_shows(self, task: str, text: bytes, *, limit: float = LIMIT) -> None:
         """Wait until `text` has come in the log of `task`."""
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(limit):
             while text not in self.logs.get(task, b""):
                 self.logged.clear()
                 await self.logged.wait()

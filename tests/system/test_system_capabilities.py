@@ -15,6 +15,7 @@ import pytest
 from leveret_proto.messages import JobEvent, JobStatus, Reason, WorkerEvent
 from leveret_worker.config import Config
 from leveret_worker.main import work
+from leveret_worker.qemu import Cages
 from leveret_worker.qemu_executor import QemuExecutor
 from tests.support.databases import Database
 from tests.support.guest_images import stored_image
@@ -73,9 +74,9 @@ async def bench_of(vhost: Vhost, database: Database, services: Services) -> Asyn
             slots=1, beat_interval=2, drain_limit=0,
         )  # fmt: skip
         probes = ChosenProbes()
-        executor = QemuExecutor(config, probes)
         stop = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
+        async with Cages() as cages, asyncio.TaskGroup() as group:
+            executor = QemuExecutor(config, cages, probes)
             group.create_task(work(config, executor, stop))
             try:
                 yield Bench(system, executor, probes)

@@ -1,6 +1,7 @@
 """The command line of a machine, and the QMP client against a scripted QEMU: no machine runs here."""
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import os
@@ -14,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leveret_worker.qemu import MachineError, MachineSpec, Network, QemuUser
-from leveret_worker.qemu.arguments import Descriptors, kernel_command_line, qemu_arguments
-from leveret_worker.qemu.confinement import confined, may_open
+from leveret_worker.qemu import MachineError, MachineSpec
+from leveret_worker.qemu.arguments import Descriptors, MemoryFile, kernel_command_line, qemu_arguments
+from leveret_worker.qemu.confinement import QemuUser, confined, may_open
 from leveret_worker.qemu.console import LIMIT, BoundedText
 from leveret_worker.qemu.qmp import MAX_MESSAGE, Monitor
 
 SPEC = MachineSpec("x86_64", "q35", "max", "ttyS0", memory_mib=512, vcpus=2)
-DESCRIPTORS = Descriptors(kernel=11, initrd=12, base=13, overlay=14, guest=15, monitor=16)
+DESCRIPTORS = Descriptors(kernel=11, initrd=12, disks=(13, 14), guest=15, monitor=16)
 
 
 def values(arguments: list[str], option: str) -> list[str]:
@@ -34,7 +35,7 @@ def test_a_machine_has_what_the_spec_says_and_nothing_by_default() -> None:
     assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(arguments)
     assert values(arguments, "-m") == ["512"]
     assert values(arguments, "-smp") == ["2"]
-    assert values(arguments, "-accel") == ["tcg"]
+    assert values(arguments, "-accel") == ["tcg,tb-size=256"]
     assert values(arguments, "-nic") == ["none"]
     assert values(arguments, "-netdev") == []
     assert values(arguments, "-sandbox") == ["on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
@@ -50,15 +51,37 @@ def test_only_the_overlay_is_writable_and_the_base_lies_under_it() -> None:
     assert [base["file"]["filename"], overlay["file"]["filename"]] == ["/dev/fdset/1", "/dev/fdset/2"]
 
 
+def test_a_restored_machine_has_a_layer_more_and_only_its_own_disk_is_writable() -> None:
+    layered = dataclasses.replace(DESCRIPTORS, disks=(13, 17, 14), memory=MemoryFile(18, recorded=True))
+    assert {13, 17, 14, 18} <= set(layered.all())
+    base, layer, own = (json.loads(value) for value in values(qemu_arguments(SPEC, layered), "-blockdev"))
+    assert (base["backing"], layer["backing"], own["backing"]) == (None, base["node-name"], layer["node-name"])
+    assert [node.get("read-only", False) for node in (base, layer, own)] == [True, True, False]
+    assert [node["file"]["read-only"] for node in (base, layer, own)] == [True, True, False]
+
+
+def test_recording_and_restoring_differ_only_in_who_may_change_the_memory() -> None:
+    recording, restoring = (
+        qemu_arguments(SPEC, dataclasses.replace(DESCRIPTORS, memory=MemoryFile(18, recorded=recorded)))
+        for recorded in (False, True)
+    )
+    shared, private = (json.loads(values(words, "-object")[0]) for words in (recording, restoring))
+    assert (shared.pop("share"), private.pop("share")) == (True, False)
+    assert shared == private
+    assert (shared["size"], shared["mem-path"]) == (512 * 1024 * 1024, "/proc/self/fd/18")
+    assert values(restoring, "-incoming") == ["defer"]
+    rest = [[word for word in words if '"share"' not in word] for words in (recording, restoring)]
+    assert [word for word in rest[1] if word not in ("-incoming", "defer")] == rest[0]
+
+
 def test_no_argument_is_a_path_of_the_host() -> None:
     for word in qemu_arguments(SPEC, DESCRIPTORS):
         assert "/" not in word or "/proc/self/fd/" in word or "/dev/fdset/" in word
 
 
-@pytest.mark.parametrize(("network", "restrict"), [(Network.RESTRICTED, "on"), (Network.EGRESS, "off")])
-def test_a_network_is_the_users_own(network: Network, restrict: str) -> None:
-    spec = MachineSpec("x86_64", "q35", "max", "ttyS0", network=network)
-    assert values(qemu_arguments(spec, DESCRIPTORS), "-netdev") == [f"user,id=net,restrict={restrict}"]
+def test_a_network_card_leads_into_qemus_user_networking() -> None:
+    spec = MachineSpec("x86_64", "q35", "max", "ttyS0", network_card=True)
+    assert values(qemu_arguments(spec, DESCRIPTORS), "-netdev") == ["user,id=net"]
     assert "leveret_address=10.0.2.15/24" in kernel_command_line(spec)
     assert "leveret_address" not in kernel_command_line(SPEC)
 
@@ -113,9 +136,8 @@ async def monitor(*answers: bytes) -> AsyncIterator[tuple[Monitor, list[tuple[st
     """A monitor whose QEMU reads one command before each of `answers`, then closes."""
     ours, theirs = socket.socketpair()
     events: list[tuple[str, dict[str, Any]]] = []
-    reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_MESSAGE)
     qemu_reader, qemu_writer = await asyncio.open_unix_connection(sock=theirs)
-    client = Monitor(reader, writer, lambda name, data: events.append((name, data)))
+    client = await Monitor.over(ours, lambda name, data: events.append((name, data)))
 
     async def qemu() -> None:
         qemu_writer.write(b'{"QMP": {"version": {}}}\r\n')
@@ -158,3 +180,23 @@ async def test_qmp_breaking_off_fails_who_waits(answer: bytes) -> None:
             await client.execute("query-status")
         with pytest.raises(MachineError, match="closed"):
             await client.execute("query-status")
+
+
+async def test_qmp_sends_an_open_file_with_its_command(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    client = await Monitor.over(ours, lambda name, data: None)
+    (tmp_path / "file").write_text("content")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(client.run())
+        with (tmp_path / "file").open() as file, theirs:
+            asked = tasks.create_task(client.execute("getfd", {"fdname": "state"}, descriptor=file.fileno()))
+            await asyncio.get_running_loop().run_in_executor(None, theirs.recv, 1, socket.MSG_PEEK)
+            line, (got,), _, _ = socket.recv_fds(theirs, 1000, 1)
+            with open(got) as received:
+                assert received.read() == "content"
+            request = json.loads(line)
+            assert (request["execute"], request["arguments"]) == ("getfd", {"fdname": "state"})
+            theirs.sendall(json.dumps({"return": {}, "id": request["id"]}).encode() + b"\n")
+            assert await asked == {}
+        await running
+        await client.close()

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from leveret_guestapi import GuestApiError
-from leveret_worker import qemu_executor
+from leveret_worker import starting
 from leveret_worker.config import Config
 from leveret_worker.guests import Withdrawn
-from leveret_worker.qemu import Machine, MachineError
-from leveret_worker.qemu_executor import BOOTS, QemuExecutor
+from leveret_worker.qemu import Cages, Machine, MachineError
+from leveret_worker.qemu_executor import STARTS, QemuExecutor
 from tests.support.dispatcher_played import make_grant
 from tests.support.guest_images import stored_image
 from tests.support.probes import ChosenProbes
@@ -22,7 +22,7 @@ from tests.unit.worker.test_snapshot import BEAT
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
-MANIFEST = "image: debian/trixie\ntasks:\n- one: 'true'\n"
+MANIFEST = "image: test/minimal\ntasks:\n- one: 'true'\n"
 WITH_KVM = MANIFEST + "leveret: {requires: {kvm: true}}\n"
 
 
@@ -43,11 +43,17 @@ class Flaky:
 @asynccontextmanager
 async def executor(folder: Path, probes: ChosenProbes) -> AsyncIterator[QemuExecutor]:
     """An executor that has proved what `probes` say."""
-    image = stored_image("debian/trixie")
-    config = Config(amqp_url="amqp://unused", name="w1", spool=folder, images=image.store.root)  # type: ignore[arg-type]
-    made = QemuExecutor(config, probes)
+    image = stored_image("test/minimal")
+    config = Config(
+        amqp_url="amqp://unused",  # type: ignore[arg-type]
+        name="w1",
+        spool=folder,
+        images=image.store.root,
+        start="cold",
+    )
     changed = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
+    async with Cages() as cages, asyncio.TaskGroup() as group:
+        made = QemuExecutor(config, cages, probes)
         proving = group.create_task(made.prove(changed.set))
         async with asyncio.timeout(30):
             while not made.offer().images or (probes.virtualised and not made.offer().kvm):
@@ -59,7 +65,7 @@ async def executor(folder: Path, probes: ChosenProbes) -> AsyncIterator[QemuExec
 
 async def test_another_machine_is_booted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     flaky = Flaky(1)
-    monkeypatch.setattr(qemu_executor, "Machine", flaky)
+    monkeypatch.setattr(starting, "Machine", flaky)
     async with executor(tmp_path, ChosenProbes(virtualised=False)) as qemu:
         async with qemu.guest(make_grant(BEAT, MANIFEST), tmp_path) as guest:
             assert (await guest.api.run(["true"])).status.success
@@ -68,9 +74,9 @@ async def test_another_machine_is_booted(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 async def test_after_some_boots_the_build_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(qemu_executor, "Machine", Flaky(BOOTS))
+    monkeypatch.setattr(starting, "Machine", Flaky(STARTS))
     async with executor(tmp_path, ChosenProbes(virtualised=False)) as qemu:
-        with pytest.raises(GuestApiError, match=f"no guest came up in {BOOTS} boots"):
+        with pytest.raises(GuestApiError, match=f"no guest came up in {STARTS} starts"):
             async with qemu.guest(make_grant(BEAT, MANIFEST), tmp_path):
                 pass
 
@@ -78,8 +84,8 @@ async def test_after_some_boots_the_build_is_given_up(monkeypatch: pytest.Monkey
 async def test_a_boot_that_fails_has_kvm_proved_again_and_without_it_the_build_is_handed_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    flaky = Flaky(BOOTS)
-    monkeypatch.setattr(qemu_executor, "Machine", flaky)
+    flaky = Flaky(STARTS)
+    monkeypatch.setattr(starting, "Machine", flaky)
     probes = ChosenProbes()
     async with executor(tmp_path, probes) as qemu:
         assert qemu.offer().kvm == (os.uname().machine,)
@@ -97,11 +103,11 @@ async def test_a_boot_that_fails_has_kvm_proved_again_and_without_it_the_build_i
 
 async def test_a_build_that_needs_no_kvm_goes_on_without_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     flaky = Flaky(1)
-    monkeypatch.setattr(qemu_executor, "Machine", flaky)
+    monkeypatch.setattr(starting, "Machine", flaky)
     probes = ChosenProbes()
     async with executor(tmp_path, probes) as qemu:
         probes.virtualised = False
         async with qemu.guest(make_grant(BEAT, MANIFEST), tmp_path) as guest:
-            assert guest.about.startswith("debian/trixie for x86_64 (tcg)")
+            assert guest.about.startswith("test/minimal for x86_64 (tcg)")
         assert flaky.starts == 2
         assert qemu.offer().kvm == ()

@@ -2,10 +2,8 @@
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -15,9 +13,9 @@ from leveret_proto.messages import Cancel, WorkerBeat
 from leveret_worker.images import ImageStore
 from tests.support.dispatcher_played import DispatcherPlayed, StartWorker, make_grant
 from tests.support.guest_images import stored_image
+from tests.support.machines import machines
 from tests.support.probes import add_image
 from tests.support.processes import alive, descendants, until_gone
-from tests.support.sealed_secrets import SSH_KEY, new_pgp_key, sealed
 from tests.support.services import Service, Services
 from tests.support.vhosts import Vhost
 
@@ -43,6 +41,7 @@ def start_worker(vhost: Vhost, services: Services, tmp_path: Path) -> StartWorke
             "LEVERET_WORKER_SPOOL": str(tmp_path / "spool"),
             "LEVERET_WORKER_DRAIN_LIMIT": "0",
             "LEVERET_WORKER_PROBE_LIMIT": "5",
+            "LEVERET_WORKER_TEMPLATES_AHEAD": "false",  # of no image but the one that is asked for
         }
         return await services.start("leveret_worker.main", given | environment)
 
@@ -99,11 +98,10 @@ artifacts: [answer/answer]
     grant = make_grant(beat, manifest, time_limit=300)
     await dispatcher.grant(grant, "x86_64", IMAGE)
     await dispatcher.status("running", limit=120)
-    machines = descendants(service.pid)[1:]
-    assert machines
+    (machine,) = machines(service.pid, tmp_path / "spool")
     await dispatcher.freed_slot(grant, limit=240)
     # the machine and its files are gone before the slot is free
-    assert alive(machines) == []
+    assert alive([machine.pid]) == []
     assert list((tmp_path / "spool" / "run").glob("[0-9a-f]*")) == []
     ended = await dispatcher.status("ended")
     assert (ended.result, ended.reason, ended.detail) == ("success", "completed", None)
@@ -127,51 +125,16 @@ async def test_a_cancelled_build_leaves_no_machine(
     grant = make_grant(beat, manifest)
     await dispatcher.grant(grant, "x86_64", IMAGE)
     await dispatcher.status("running", limit=120)
-    machines = descendants(service.pid)[1:]
-    assert machines
+    (machine,) = machines(service.pid, tmp_path / "spool")
     asked = time.monotonic()
     await dispatcher.order(beat, Cancel(grant=grant.grant))
     await dispatcher.freed_slot(grant)
     took = time.monotonic() - asked
-    assert alive(machines) == []
+    assert alive([machine.pid]) == []
     assert list((tmp_path / "spool" / "run").glob("[0-9a-f]*")) == []
     assert took < CANCELLED_WITHIN, f"{took:.1f} s"
     ended = await dispatcher.status("ended")
     assert ended.result == "cancelled"
-
-
-@pytest.mark.skipif(shutil.which("gpg") is None, reason="needs gpg, to make a key")
-async def test_secrets_are_where_a_build_in_a_machine_looks_for_them(
-    dispatcher: DispatcherPlayed, start_worker: StartWorker
-) -> None:
-    await start_worker()
-    beat = await offering(dispatcher)
-    value = b"s3cret-file-value\n\x00\xff"
-    with tempfile.TemporaryDirectory(prefix="lv-") as short:
-        pgp_key = new_pgp_key(Path(short) / "gpg")
-    secrets = (
-        sealed(beat, value, path="~/.config/app/token", mode=0o640),
-        sealed(beat, value, path="/etc/app/token"),
-        sealed(beat, SSH_KEY, "ssh-key"),
-        sealed(beat, pgp_key, "pgp-key"),
-    )
-    identity = secrets[2].uuid
-    manifest = f"""
-image: {IMAGE}
-tasks:
-- files: |
-    set +x
-    stat -c '%U %a' .config/app/token /etc/app/token .ssh .ssh/{identity}
-    sha256sum .config/app/token /etc/app/token .ssh/id_rsa | cut -c 1-64
-- key: gpg --batch --list-secret-keys
-"""
-    await dispatcher.grant(make_grant(beat, manifest, secrets=secrets), "x86_64", IMAGE)
-    ended = await dispatcher.status("ended", limit=120)
-    assert (ended.result, ended.detail) == ("success", None)
-    digests = [hashlib.sha256(content).hexdigest() for content in (value, value, SSH_KEY)]
-    places = ["build 640", "build 600", "build 700", "build 600"]
-    assert (await dispatcher.log("files")).decode().splitlines() == ["+ set +x", *places, *digests]
-    assert b"builder@example.org" in await dispatcher.log("key")
 
 
 async def test_a_killed_worker_takes_its_machines_along(
@@ -181,10 +144,10 @@ async def test_a_killed_worker_takes_its_machines_along(
     beat = await offering(dispatcher)
     await dispatcher.grant(make_grant(beat, f"image: {IMAGE}\ntasks:\n- forever: sleep 10000\n"), "x86_64", IMAGE)
     await dispatcher.status("running", limit=120)
-    machines = descendants(service.pid)[1:]
-    assert machines
+    started = descendants(service.pid)[1:]
+    assert started
     await service.kill()
-    await until_gone(machines)
+    await until_gone(started)
 
 
 async def test_kvm_is_offered_only_where_a_guest_booted_under_it(

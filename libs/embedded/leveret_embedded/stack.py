@@ -47,6 +47,7 @@ RESTARTS = 5
 RESTART_WINDOW = 60.0
 
 Executor = Literal["qemu", "process"]
+Network = Literal["none", "egress", "full"]
 Progress = Callable[[str], None]
 
 
@@ -63,7 +64,7 @@ class Options:
         slots: jobs at the same time; None leaves it to the worker.
         images: image store; None: that in the user's cache folder.
         source_mirrors: URL prefix → directory of bare repositories.
-        network: what guests reach.
+        network: what guests reach; where this machine can't confine them to that, nothing, and the worker says so.
         fsync: False for a stack whose data is thrown away.
         fresh: throw away what an earlier stack left in the folder.
         environment: further variables of every service, such as `LEVERET_NOTIFIER_SMTP_HOST`.
@@ -73,7 +74,7 @@ class Options:
     slots: int | None = None
     images: Path | None = None
     source_mirrors: Mapping[str, Path] = field(default_factory=dict)
-    network: Literal["none", "egress"] = "none"
+    network: Network = "egress"
     fsync: bool = True
     fresh: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +86,8 @@ class Options:
             "LEVERET_WORKER_SPOOL": str(spool),
             "LEVERET_WORKER_EXECUTOR": self.executor,
             "LEVERET_WORKER_NETWORK": self.network,
+            # a machine to try things on, container or laptop, need not be one to trust others' builds to
+            "LEVERET_WORKER_ISOLATION": "try",
             # when the stack stops, what runs is handed back instead of being waited for
             "LEVERET_WORKER_DRAIN_LIMIT": "0",
             "LEVERET_WORKER_SOURCE_MIRRORS": json.dumps({url: str(path) for url, path in self.source_mirrors.items()}),

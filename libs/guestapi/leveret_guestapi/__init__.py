@@ -7,13 +7,14 @@ as a child process.
 from leveret_guestapi.agent import agent_digest, agent_source
 from leveret_guestapi.client import Completed, GuestClient, Process
 from leveret_guestapi.codec import STDERR, STDOUT, GuestApiError, ProtocolViolation
-from leveret_guestapi.conversation import GuestGone, GuestTimeout
+from leveret_guestapi.conversation import AgentGone, GuestGone, GuestTimeout
 from leveret_guestapi.local import local_agent
 from leveret_guestapi.requests import ExitStatus, FileStatus, GuestError, Hello
 
 __all__ = [
     "STDERR",
     "STDOUT",
+    "AgentGone",
     "Completed",
     "ExitStatus",
     "FileStatus",

@@ -10,11 +10,9 @@ import fcntl
 import os
 import pwd
 import select
-import signal
 import struct
 import termios
 import time
-from functools import partial
 
 from leveret_guestapi.agent_processes import (
     PR_SET_PDEATHSIG,
@@ -31,6 +29,9 @@ from leveret_guestapi.codec import (
     STARTED,
     STDERR,
     STDOUT,
+)
+from leveret_guestapi.light import (
+    signal,
 )
 
 TYPE_CHECKING = False  # the typing module is not worth its import
@@ -62,6 +63,7 @@ class Command(Task):
         self.pending: list[tuple[bytes, int]] = []  # (still to be written, bytes of the whole frame: 0 for no frame)
         self.input_ended = False
         self.terminal = -1
+        self.controlled = False  # by its terminal
         limit = request.get("time_limit")
         time_limit = None if limit is None else float(limit)
         self.pid = self.start(request)
@@ -74,7 +76,7 @@ class Command(Task):
     def start(self, request: dict[str, Any]) -> int:
         account = account_of(request.get("user"))
         environment = command_environment(account, request)
-        child_ends = self.open_terminal(request["pty"]) if request.get("pty") else self.open_pipes(request)
+        child_ends = self.open_terminal(request) if request.get("pty") else self.open_pipes(request)
         report, report_child = os.pipe()
         try:
             pid = os.fork()
@@ -113,11 +115,18 @@ class Command(Task):
         os.set_blocking(self.input, False)
         return stdin_child, stdout_child, stderr_child
 
-    def open_terminal(self, size: list[int]) -> tuple[int, int, int]:
+    def open_terminal(self, request: dict[str, Any]) -> tuple[int, int, int]:
+        """A terminal to sit at, or without `stdin` one to write to: that controls nothing and changes no byte."""
         self.terminal, child = os.openpty()
         os.set_blocking(self.terminal, False)
-        self.resize(size)
+        self.resize(request["pty"])
         self.outputs[self.terminal] = STDOUT
+        if not request.get("stdin"):
+            attributes = termios.tcgetattr(child)
+            attributes[1] &= ~termios.OPOST
+            termios.tcsetattr(child, termios.TCSANOW, attributes)
+            return os.open(os.devnull, os.O_RDONLY), child, child
+        self.controlled = True
         self.input = os.dup(self.terminal)
         return child, child, child
 
@@ -144,7 +153,7 @@ class Command(Task):
                 signal.SIGHUP,
             ):
                 signal.signal(number, signal.SIG_DFL)
-            if self.terminal >= 0:
+            if self.controlled:
                 fcntl.ioctl(ends[0], termios.TIOCSCTTY, 0)
             for target, fd in enumerate(ends):
                 os.dup2(fd, target)
@@ -152,7 +161,7 @@ class Command(Task):
             if account is not None and account.pw_uid != os.getuid():
                 doing = f"become {account.pw_name}"
                 if self.terminal >= 0:
-                    os.fchown(0, account.pw_uid, -1)
+                    os.fchown(1, account.pw_uid, -1)
                 os.initgroups(account.pw_name, account.pw_gid)
                 os.setgid(account.pw_gid)
                 os.setuid(account.pw_uid)
@@ -184,7 +193,7 @@ class Command(Task):
             self.pending.append((b"\x04", 0))  # a terminal's end of file
         self.write_input()
 
-    def write_input(self) -> None:
+    def write_input(self, _: int = -1) -> None:
         if self.input < 0:
             return
         try:
@@ -223,13 +232,14 @@ class Command(Task):
 
     def advance(self) -> None:
         """Read on where there is room to send; where there is none the command is left to block on its full pipe."""
-        room = self.agent.link.sendable(self.channel)
+        if self.status is None:
+            mask = select.EPOLLIN if self.agent.link.sendable(self.channel) else 0
+            for fd in self.outputs:
+                self.agent.watch(fd, mask, self.read_output)
+            return
         for fd in list(self.outputs):
-            if self.status is not None:
-                self.read_output(fd)
-            else:
-                self.agent.watch(fd, select.EPOLLIN if room else 0, partial(self.read_output, fd))
-        if self.status is not None and not self.outputs:
+            self.read_output(fd)
+        if not self.outputs:
             self.report_status(self.status)
 
     def read_output(self, fd: int) -> None:
@@ -237,32 +247,41 @@ class Command(Task):
 
         a daemon it left behind may hold the pipe open for as long as it likes.
         """
-        link = self.agent.link
+        link, stream = self.agent.link, self.outputs[fd]
         while True:
             room = link.sendable(self.channel)
             if not room:
                 return
-            data = self.left.pop(fd, b"")
+            data = self.left.pop(fd, None)
+            if data is None:
+                data = self.read_terminal(room) if fd == self.terminal else read_pipe(fd, room)
+            if data is None:
+                if self.status is not None:
+                    self.close_output(fd)
+                return
             if not data:
-                try:
-                    data = os.read(fd, room)
-                except BlockingIOError:
-                    if self.status is not None:
-                        self.close_output(fd)
-                    return
-                except OSError:
-                    data = b""  # a terminal whose other side is closed says EIO
-                if not data:
-                    self.close_output(fd)
-                    return
-            rest = data[link.send_data(self.channel, self.outputs[fd], data) :]
-            if rest:
-                self.left[fd] = rest
+                self.close_output(fd)
+                return
+            sent = link.send_data(self.channel, stream, data)
+            if sent < len(data):
+                self.left[fd] = data[sent:]
+            elif self.status is None and len(data) < room:
+                return  # it was all there was
             if self.status is not None:
-                self.after_end[fd] = self.after_end.get(fd, 0) + len(data) - len(rest)
-                if self.after_end[fd] >= MAX_LEFT_IN_PIPE and not rest:
+                self.after_end[fd] = self.after_end.get(fd, 0) + sent
+                if self.after_end[fd] >= MAX_LEFT_IN_PIPE and fd not in self.left:
                     self.close_output(fd)
                     return
+
+    def read_terminal(self, room: int) -> bytes | None:
+        """What a terminal holds, as `read_pipe`; it gives no more than 4 KiB at a time."""
+        data = b""
+        while len(data) < room:
+            more = read_pipe(self.terminal, room - len(data))
+            if not more:
+                return data or more
+            data += more
+        return data
 
     def close_output(self, fd: int) -> None:
         self.agent.watch(fd, 0)
@@ -337,6 +356,16 @@ class Command(Task):
             os.close(fd)
         self.outputs.clear()
         self.terminal = -1
+
+
+def read_pipe(fd: int, room: int) -> bytes | None:
+    """What the pipe holds, of at most `room` bytes; None when there is nothing now, nothing (b"") at its end."""
+    try:
+        return os.read(fd, room)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""  # a terminal whose other side is closed says EIO
 
 
 def command_environment(account: pwd.struct_passwd | None, request: dict[str, Any]) -> dict[str, str]:

@@ -8,34 +8,11 @@ alone, and only modules that load fast, because a guest without KVM pays every i
 from __future__ import annotations
 
 import errno
-import fcntl
-import json
 import os
 import select
-import signal
-import struct
 import sys
 import time
 
-from leveret_guestapi.agent_command import (
-    Command,
-)
-from leveret_guestapi.agent_files import (
-    ReadFile,
-    WriteFile,
-    describe,
-)
-from leveret_guestapi.agent_processes import (
-    PR_SET_CHILD_SUBREAPER,
-    PR_SET_PDEATHSIG,
-    kill_descendants,
-    prctl,
-    reap,
-    send_signal,
-)
-from leveret_guestapi.agent_tasks import (
-    Task,
-)
 from leveret_guestapi.codec import (
     AGENT,
     CANCEL,
@@ -50,6 +27,11 @@ from leveret_guestapi.codec import (
     Opened,
     ProtocolViolation,
 )
+from leveret_guestapi.light import (
+    dumps,
+    loads,
+    signal,
+)
 from leveret_guestapi.link import (
     Link,
 )
@@ -59,32 +41,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-AGENT_VERSION = "1.0"
-RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
+    from leveret_guestapi.agent_tasks import Task
+
 # While no host listens the port reports nothing reliably: look again this often, in seconds.
 REOPEN_INTERVAL = 0.05
-
-
-def read_text(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read(256).strip()
-    except OSError:
-        return ""
+PORT_PIECE = 4096
 
 
 class Agent:
-    """One port, one link, many tasks. `local`: a child process on the host, which must leave the machine alone."""
+    """One port, one link, many tasks. `path` is None for a child process on the host; a machine's agent has a port."""
 
-    def __init__(self, fd: int, path: str | None, local: bool) -> None:
+    def __init__(self, fd: int, path: str | None, owns_machine: bool) -> None:
         self.fd = fd
         self.path = path
-        self.local = local
+        self.local = path is None
+        self.owns_machine = owns_machine
         self.link = Link(AGENT)
         self.tasks: dict[int, Task] = {}
         self.poll = select.epoll()
-        self.watched: dict[int, tuple[int, Callable[[], object] | None]] = {}
-        self.buffer = bytearray(4 * MAX_FRAME)
+        self.watched: dict[int, tuple[int, Callable[[int], object] | None]] = {}
+        self.buffer = memoryview(bytearray(4 * MAX_FRAME))
+        # A virtio port gives 4 KiB for each place it is asked to fill: so all that is there comes with one call.
+        self.pieces = [self.buffer[at : at + PORT_PIECE] for at in range(0, len(self.buffer), PORT_PIECE)]
         self.connected = True
         self.running = True
         self.off = False
@@ -97,7 +75,7 @@ class Agent:
         signal.set_wakeup_fd(self.wake_write)
         signal.signal(signal.SIGCHLD, self.note_child)
         signal.signal(signal.SIGTERM, self.end)
-        self.watch(wake, select.EPOLLIN, lambda: os.read(wake, 4096))
+        self.watch(wake, select.EPOLLIN, lambda fd: os.read(fd, 4096))
 
     def end(self, *_: object) -> None:
         self.running = False
@@ -106,13 +84,15 @@ class Agent:
         self.child_ended = True
 
     def collect_children(self) -> None:
+        from leveret_guestapi.agent_processes import reap
+
         for pid, status in reap():
             for task in self.tasks.values():
-                if isinstance(task, Command) and task.pid == pid:
+                if task.pid == pid:
                     task.on_exit(status)
 
-    def watch(self, fd: int, mask: int, handler: Callable[[], object] | None = None) -> None:
-        """Have `handler` called when the fd is ready; mask 0 ends that (epoll tells hang-ups even to an empty mask)."""
+    def watch(self, fd: int, mask: int, handler: Callable[[int], object] | None = None) -> None:
+        """Have `handler(fd)` called when the fd is ready; mask 0 ends that (epoll tells hang-ups even to no mask)."""
         known = self.watched.get(fd)
         if not mask:
             if known is not None:
@@ -138,9 +118,9 @@ class Agent:
             for fd, _ in self.poll.poll(self.patience()):
                 known = self.watched.get(fd)
                 if known is not None and known[1] is not None:
-                    known[1]()
+                    known[1](fd)
             if not self.connected:
-                self.receive()
+                self.receive(self.fd)
             if self.child_ended:
                 self.child_ended = False
                 self.collect_children()
@@ -165,38 +145,29 @@ class Agent:
 
     # The port
 
-    def receive(self) -> None:
-        filled, hung_up = self.fill_buffer()
-        if filled:
+    def receive(self, _: int) -> None:
+        try:
+            count = os.readv(self.fd, self.pieces)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENODEV, errno.EIO):
+                raise
+            count = 0
+        if count:
             self.connected = True
-            self.take_in(memoryview(self.buffer)[:filled])
-        if hung_up:
+            self.take_in(self.buffer[:count])
+        else:
             self.lose_host()
 
-    def fill_buffer(self) -> tuple[int, bool]:
-        """Read until the port is empty or the buffer full: a virtio port gives no more than 4 KiB at a time."""
-        filled = 0
-        with memoryview(self.buffer) as view:
-            while filled < len(view):
-                try:
-                    count = os.readv(self.fd, [view[filled:]])
-                except BlockingIOError:
-                    return filled, False
-                except OSError as error:
-                    if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENODEV, errno.EIO):
-                        raise
-                    return filled, True
-                if not count:
-                    return filled, True
-                filled += count
-        return filled, False
-
     def take_in(self, data: memoryview) -> None:
-        try:
-            events = self.link.receive_data(data)
-        except ProtocolViolation as violation:
-            self.link.fail(str(violation))
-            return
+        while True:
+            try:
+                events = self.link.receive_data(data)
+                break
+            except ProtocolViolation as violation:
+                self.link.fail(str(violation))
+                data = data[:0]  # a preamble may have come after what was wrong
         for event in events:
             if isinstance(event, Opened):
                 if not event.resumed:
@@ -237,7 +208,7 @@ class Agent:
     # Requests
 
     def reply(self, kind: int, channel: int, payload: dict[str, object]) -> None:
-        self.link.send(kind, channel, json.dumps(payload).encode("ascii"))
+        self.link.send(kind, channel, dumps(payload))
 
     def fail(self, channel: int, name: str, message: str) -> None:
         self.tasks.pop(channel, None)
@@ -254,14 +225,14 @@ class Agent:
             action(*arguments)
         except OSError as error:
             self.give_up(channel, errno.errorcode.get(error.errno or 0, "EIO"), error.strerror or str(error))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             self.give_up(channel, "EINVAL", f"{type(error).__name__}: {error}")
 
     def give_up(self, channel: int, name: str, message: str) -> None:
         task = self.tasks.get(channel)
         if task is not None:
             task.stop()
-        if channel in self.link.channels:
+        if channel in self.link.channels.opened:
             self.fail(channel, name, message)
 
     def handle(self, frame: Frame) -> None:
@@ -272,80 +243,62 @@ class Agent:
         elif frame.kind == END:
             self.guarded(frame.channel, lambda task: task.on_end())
         elif frame.kind == CONTROL:
-            self.guarded(frame.channel, lambda task: task.on_control(json.loads(frame.payload.decode())))
+            self.guarded(frame.channel, lambda task: task.on_control(loads(frame.payload)))
         elif frame.kind == CANCEL:
             self.guarded(frame.channel, lambda task: task.cancel())
 
     def begin(self, channel: int, payload: bytes) -> None:
-        request = json.loads(payload.decode())
+        """Begin a request. What serves it is imported only now: loading costs time, and the start has to be quick."""
+        request = loads(payload)
         operation = request["op"]
-        if operation in ("exec", "write-file", "read-file"):
-            kinds = {"exec": Command, "write-file": WriteFile, "read-file": ReadFile}
-            self.tasks[channel] = kinds[operation](self, channel, request)
-        elif operation in ("hello", "stat", "sync-clock", "shut-down"):
+        if operation == "exec":
+            from leveret_guestapi.agent_command import Command
+
+            self.tasks[channel] = Command(self, channel, request)
+        elif operation == "write-file":
+            from leveret_guestapi.agent_files import WriteFile
+
+            self.tasks[channel] = WriteFile(self, channel, request)
+        elif operation == "read-file":
+            from leveret_guestapi.agent_files import ReadFile
+
+            self.tasks[channel] = ReadFile(self, channel, request)
+        elif operation in ("hello", "stat", "sync-clock", "set-identity", "shut-down"):
             method = getattr(self, "answer_" + operation.replace("-", "_"))
             self.reply(RESULT, channel, method(request))
         else:
             self.fail(channel, "ENOSYS", f"this agent has no operation {operation!r}")
 
     def answer_hello(self, _: object) -> dict[str, object]:
-        system = os.uname()
-        return {
-            "agent": AGENT_VERSION,
-            "pid": os.getpid(),
-            "python": sys.version.split()[0],
-            "system": system.sysname,
-            "release": system.release,
-            "machine": system.machine,
-            "boot_id": read_text("/proc/sys/kernel/random/boot_id"),
-            "uptime": float((read_text("/proc/uptime").split() or ["0"])[0]),
-        }
+        from leveret_guestapi.agent_machine import describe_machine
+
+        return describe_machine()
 
     def answer_stat(self, request: dict[str, Any]) -> dict[str, object]:
+        from leveret_guestapi.agent_files import describe
+
         status = os.lstat(request["path"])
         return describe(status, status.st_size)
 
     def answer_sync_clock(self, request: dict[str, Any]) -> dict[str, object]:
-        """Set the clock and mix the host's random bytes in; the host's own clock is not ours to set."""
-        if self.local:
-            return {"set": False}
-        time.clock_settime(time.CLOCK_REALTIME, float(request["time"]))
-        random = bytes.fromhex(request.get("random", ""))
-        if random:
-            with open("/dev/urandom", "wb", buffering=0) as device:
-                pool = struct.pack("ii", 8 * len(random), len(random)) + random
-                fcntl.ioctl(device, RNDADDENTROPY, pool)
-                fcntl.ioctl(device, RNDRESEEDCRNG)
-        return {"set": True}
+        from leveret_guestapi.agent_identity import sync_clock
+
+        return self.answer_set(sync_clock, request)
+
+    def answer_set_identity(self, request: dict[str, Any]) -> dict[str, object]:
+        from leveret_guestapi.agent_identity import set_identity
+
+        return self.answer_set(set_identity, request)
+
+    def answer_set(self, change: Callable[[dict[str, Any]], None], request: dict[str, Any]) -> dict[str, object]:
+        """Change the machine where it is ours to change."""
+        if self.owns_machine:
+            change(request)
+        return {"set": self.owns_machine}
 
     def answer_shut_down(self, _: object) -> dict[str, object]:
         self.off = True  # as soon as the answer has left
         return {}
-
-
-def power_off() -> None:
-    """Turn the machine off now; its disk is thrown away, so there is nothing to unmount."""
-    os.sync()
-    try:
-        with open("/proc/sysrq-trigger", "w") as trigger:
-            trigger.write("o")
-        time.sleep(60)
-    finally:
-        import ctypes
-
-        ctypes.CDLL(None).reboot(0x4321FEDC)
-
-
-def guard(pid: int) -> None:
-    """Outlive the local agent `pid` and then kill whatever it left, should it have been killed itself."""
-    signal.signal(signal.SIGTERM, lambda *_: send_signal(pid, signal.SIGTERM))
-    while True:
-        try:
-            if os.waitpid(-1, 0)[0] == pid:
-                break
-        except ChildProcessError:
-            break
-    kill_descendants()
 
 
 def open_port(path: str) -> int:
@@ -360,38 +313,27 @@ def open_port(path: str) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """`--port PATH` serves a device for the machine's life; `--fd N` serves an open socket until it closes."""
+    """`--port PATH` serves a device for the machine's life; `--fd N` serves an open socket until it closes.
+
+    The clock, the names and the power switch are the agent's where it is process 1, or told so by `--owns-machine`.
+    """
     while os.open(os.devnull, os.O_RDWR) < 3:
         pass  # process 1 may start without standard streams; their numbers must not go to anything else
+    owns_machine = os.getpid() == 1
+    if arguments[:1] == ["--owns-machine"]:
+        owns_machine = True
+        del arguments[0]
     if len(arguments) != 2 or arguments[0] not in ("--port", "--fd"):
-        sys.stderr.write("usage: agent.py --port /dev/virtio-ports/NAME | --fd NUMBER\n")
+        sys.stderr.write("usage: agent.py [--owns-machine] --port /dev/virtio-ports/NAME | --fd NUMBER\n")
         return 2
-    if arguments[0] == "--port":
-        agent = Agent(open_port(arguments[1]), arguments[1], False)
-        agent.run()
-        if agent.off:
-            power_off()
-        return 0
-    return serve_locally(int(arguments[1]))
+    if arguments[0] == "--fd":
+        from leveret_guestapi.agent_local import serve_locally
 
+        return serve_locally(int(arguments[1]), lambda fd: Agent(fd, None, False).run())
+    agent = Agent(open_port(arguments[1]), arguments[1], owns_machine)
+    agent.run()
+    if agent.off and owns_machine:
+        from leveret_guestapi.agent_machine import power_off
 
-def serve_locally(fd: int) -> int:
-    """Two processes, each of which ends everything when the other does: even a killed agent leaves nothing running."""
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    pid = os.fork()
-    if pid:
-        os.close(fd)
-        guard(pid)
-        return 0
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    os.set_inheritable(fd, False)
-    try:
-        Agent(fd, None, True).run()
-    finally:
-        kill_descendants()
+        power_off()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import pwd
-import signal
 import time
+
+from leveret_guestapi.light import (
+    signal,
+)
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 SWEEP_LIMIT = 10.0  # seconds

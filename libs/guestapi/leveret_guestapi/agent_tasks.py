@@ -21,6 +21,7 @@ class Task:
         self.agent = agent
         self.channel = channel
         self.deadline: float | None = None
+        self.pid = 0  # of the process whose end it waits for
 
     def on_data(self, data: bytes) -> None:
         raise ValueError("this request takes no data")
@@ -30,6 +31,9 @@ class Task:
 
     def on_control(self, request: dict[str, object]) -> None:
         raise ValueError("this request can't be controlled")
+
+    def on_exit(self, status: int) -> None:
+        pass
 
     def on_deadline(self) -> None:
         pass

@@ -82,7 +82,7 @@ class GuestClient:
         try:
             async with asyncio.timeout(self._hello_timeout):
                 await self._conversation.was_open.wait()
-                self.hello = requests.parse_hello(await self._ask({"op": "hello"}, "answer hello"))
+                self.hello = requests.parse_hello(await self._ask(requests.encode({"op": "hello"}), "answer hello"))
         except TimeoutError:
             await self._close()
             raise GuestTimeout(f"no agent answered within {self._hello_timeout:g} s") from None
@@ -107,6 +107,10 @@ class GuestClient:
         """What ended the session, or None while it lives."""
         return self._conversation.failure
 
+    def lose(self, failure: GuestApiError) -> None:
+        """End the session: all calls, those under way too, raise `failure`. For who knows that the guest is gone."""
+        self._conversation.fail(failure)
+
     # --- Commands ---
 
     def exec(
@@ -125,8 +129,9 @@ class GuestClient:
 
         `command`: words, or one string as a script for `/bin/sh -c`. `env` is added to PATH, HOME, USER, LOGNAME, SHELL
         (and TERM with a terminal). `user`: a name the guest knows, default the agent's own. `cwd`: default the home.
-        `pty`: (rows, columns) of a terminal to run on, whose output all is STDOUT. `time_limit` in seconds: then
-        SIGTERM to the process group, and `kill_after` seconds later SIGKILL to the whole session.
+        `pty`: (rows, columns) of a terminal to write to, whose output all is STDOUT; with `stdin` it is a terminal to
+        sit at, which controls the command. `time_limit` in seconds: then SIGTERM to the process group, and `kill_after`
+        seconds later SIGKILL to the whole session.
 
         Entering raises GuestError when the command can't be started (ENOENT: no such command). ValueError for words
         that could not be passed on.
@@ -220,8 +225,8 @@ class GuestClient:
 
     async def stat(self, path: str) -> FileStatus:
         """What is at the path, symbolic links not followed. GuestError ENOENT when nothing is."""
-        payload = await self._ask({"op": "stat", "path": requests.check_path(path)}, f"stat {path}")
-        return requests.parse_file_status(payload)
+        request = requests.encode({"op": "stat", "path": requests.check_path(path)})
+        return requests.parse_file_status(await self._ask(request, f"stat {path}"))
 
     # --- The machine ---
 
@@ -230,18 +235,27 @@ class GuestClient:
 
         False when the agent does not run in a machine of its own and so has left the clock alone.
         """
-        request = {"op": "sync-clock", "time": time.time(), "random": os.urandom(64).hex()}
+        request = requests.sync_clock_request(time.time(), os.urandom(64))
         return requests.parse_flag(await self._ask(request, "set its clock"), "set")
+
+    async def set_identity(self, *, host_name: str, machine_id: str) -> bool:
+        """Name the guest: its host name (RFC 1123, at most 63 characters) and machine id (32 lower-case hex digits).
+
+        False when the agent does not run in a machine of its own and so has left the names alone. ValueError for names
+        that are none.
+        """
+        request = requests.set_identity_request(host_name, machine_id)
+        return requests.parse_flag(await self._ask(request, "take its identity"), "set")
 
     async def shut_down(self) -> None:
         """Have the guest switch itself off. Returns when the agent has agreed; watch the machine for the rest."""
-        await self._ask({"op": "shut-down"}, "agree to shut down")
+        await self._ask(requests.encode({"op": "shut-down"}), "agree to shut down")
 
     async def _open(self, request: bytes) -> Call:
         return await self._conversation.open_call(request, self._limit)
 
-    async def _ask(self, request: Mapping[str, object], what: str) -> bytes:
-        call = await self._open(requests.encode(request))
+    async def _ask(self, request: bytes, what: str) -> bytes:
+        call = await self._open(request)
         try:
             return await call.result(self._limit, what)
         finally:
@@ -281,20 +295,18 @@ class Process:
         if call.outcome is not None or self._conversation.failure is not None:
             return
         call.abandon()
+        if exc is not None:
+            return  # whoever leaves in haste does not wait for a guest, which may never answer
         try:
             await call.until(lambda: call.outcome, self._limit, "stop a cancelled command")
         except GuestTimeout as error:
             self._conversation.fail(error)
-            if exc is None:
-                raise
-        except GuestApiError:
-            if exc is None:
-                raise
+            raise
 
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """What the command writes, as (STDOUT or STDERR, bytes), until it has ended.
 
-        Taking a piece is what lets the guest send more: at most 256 KiB wait on the host, then the command is slowed.
+        Taking a piece is what lets the guest send more: at most 1 MiB waits on the host, then the command is slowed.
         """
         self._read = True
         call = self._started()
@@ -313,7 +325,7 @@ class Process:
         return self.status
 
     async def feed(self, data: bytes | AsyncIterable[bytes]) -> None:
-        """Write to the command's standard input (`stdin=True` or a terminal), then close it."""
+        """Write to the command's standard input (`stdin=True`), then close it."""
         async for piece in _pieces(data):
             await self.write(piece)
         self.close_input()

@@ -14,9 +14,11 @@ PROTOCOL_VERSION = 1
 # QEMU hands a guest's write to the host in pieces of at most 32 KiB; larger frames only cost memory.
 MAX_FRAME = 32 * 1024
 # What one direction of one channel may have under way before the receiver returns credit, in wire bytes.
-CHANNEL_WINDOW = 256 * 1024
+CHANNEL_WINDOW = 1024 * 1024
+# The receiver of DATA returns credit in batches of at least this much: each costs both sides a frame.
+CREDIT_EVERY_BYTES = CHANNEL_WINDOW // 8
 # What one side may have sent and not seen acknowledged, over all channels: the bound of its replay buffer.
-LINK_WINDOW = 1024 * 1024
+LINK_WINDOW = 4 * 1024 * 1024
 LINK_WINDOW_FRAMES = 4096
 # Past this many, a peer that takes but never acknowledges is at fault (frames that need no credit count, too).
 MAX_UNACKNOWLEDGED_FRAMES = 2 * LINK_WINDOW_FRAMES
@@ -26,6 +28,8 @@ ACK_EVERY_FRAMES = 64
 # The longest request (an argument list with its environment), assembled from PART frames.
 MAX_REQUEST = 256 * 1024
 MAX_CHANNELS = 64
+# What a connection may bring of damaged, stale and repeated preambles: the ends of earlier ones, and echoes.
+MAX_STRAY_PREAMBLES = 256
 
 # --- Preamble: how a connection begins, and the only thing a side that lost its place looks for. ---
 
@@ -39,7 +43,8 @@ NONCE_SIZE = 16
 
 # payload length, channel, sequence number (0: not sequenced), acknowledged, stream, kind
 HEADER = struct.Struct(">IIQQBB")
-MAX_PAYLOAD = MAX_FRAME - HEADER.size
+HEADER_SIZE = HEADER.size
+MAX_PAYLOAD = MAX_FRAME - HEADER_SIZE
 CREDIT_PAYLOAD = struct.Struct(">I")
 PING_PAYLOAD = struct.Struct(">Q")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from leveret_guestapi.codec import (
     HOST,
     MAX_CHANNELS,
     MAX_PAYLOAD,
+    PING_PAYLOAD,
     PONG,
     RESULT,
     STARTED,
@@ -43,6 +45,10 @@ Endpoint = socket.socket | str | Path
 
 class GuestGone(GuestApiError):
     """Contact with the guest is lost: the stream ended, the beat stopped, or the agent has given up the session."""
+
+
+class AgentGone(GuestGone):
+    """The agent has ended, given up or been started anew: whatever it was doing is lost."""
 
 
 class GuestTimeout(GuestGone):
@@ -157,8 +163,8 @@ class Conversation(asyncio.BufferedProtocol):
         self._loss: Exception | None = None
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._slots = asyncio.Semaphore(MAX_CHANNELS)
-        self._asked_at: float | None = None  # when the oldest unanswered beat went out
-        self._beats = 0
+        # The beats not answered yet, oldest first: what was sent, which can't be guessed, and when.
+        self._asked: deque[tuple[int, float]] = deque()
 
     # --- The session's course ---
 
@@ -200,14 +206,14 @@ class Conversation(asyncio.BufferedProtocol):
                 self._beat()
 
     def _beat(self) -> None:
+        """Ask for a sign of life. Only an answer counts as one: a guest may write for ever and never read a word."""
         now = asyncio.get_running_loop().time()
-        if self._asked_at is None:
-            self._asked_at = now
-        elif self.was_open.is_set() and now - self._asked_at >= self._beat_limit:
-            raise GuestGone(f"the guest has not been heard of for {now - self._asked_at:.1f} s")
+        if self._asked and self.was_open.is_set() and now - self._asked[0][1] >= self._beat_limit:
+            raise GuestGone(f"the guest has not answered the beat for {now - self._asked[0][1]:.1f} s")
+        token = int.from_bytes(os.urandom(7), "big")
+        self._asked.append((token, now))
         if self._link.is_open:
-            self._beats += 1
-            self._link.ping(self._beats)
+            self._link.ping(token)
         else:
             self._link.repeat_preamble()
         self._flush()
@@ -216,7 +222,7 @@ class Conversation(asyncio.BufferedProtocol):
         self.check()
         if isinstance(self._endpoint, socket.socket) or not self._reconnect_limit or not self.was_open.is_set():
             reason = f": {self._loss}" if self._loss else ""
-            raise GuestGone(f"the guest's end of the connection is closed{reason}")
+            raise AgentGone(f"the guest's end of the connection is closed{reason}")
         self._lost.clear()
         try:
             await self._connect(self._reconnect_limit)
@@ -275,7 +281,6 @@ class Conversation(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         try:
             for event in self._link.receive_data(self._buffer[:nbytes]):
-                self._asked_at = None
                 self._handle(event)
         except ProtocolViolation as violation:
             self.fail(violation)
@@ -288,16 +293,25 @@ class Conversation(asyncio.BufferedProtocol):
     def _handle(self, event: Frame | Opened) -> None:
         if isinstance(event, Opened):
             if self._link.is_open:
+                self._asked.clear()
                 self.was_open.set()
             else:
-                self.fail(GuestGone("the agent was started anew and has lost the session"))
+                self.fail(AgentGone("the agent was started anew and has lost the session"))
         elif event.kind == FAULT:
-            self.fail(GuestGone(f"the agent gave up: {printable(event.payload.decode('ascii', 'replace'))}"))
-        elif event.kind != PONG and (call := self.calls.get(event.channel)) is not None:
+            self.fail(AgentGone(f"the agent gave up: {printable(event.payload.decode('ascii', 'replace'))}"))
+        elif event.kind == PONG:
+            self._answered(*PING_PAYLOAD.unpack(event.payload))
+        elif (call := self.calls.get(event.channel)) is not None:
             if event.kind in (RESULT, ERROR):
                 del self.calls[event.channel]
                 self._slots.release()
             call.receive(event)
+
+    def _answered(self, token: int) -> None:
+        """The beat of this token is answered, and so are those before it."""
+        if any(token == asked for asked, _ in self._asked):
+            while self._asked.popleft()[0] != token:
+                pass
 
     def _flush(self) -> None:
         if self._transport is not None and self._writable and (data := self._link.data_to_send()):

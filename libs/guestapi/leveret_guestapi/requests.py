@@ -13,6 +13,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from leveret_guestapi.agent_identity import MAX_HOST_NAME, is_host_name, is_machine_id
 from leveret_guestapi.codec import GuestApiError, ProtocolViolation
 
 # Linux takes no longer single argument (MAX_ARG_STRLEN, 32 pages).
@@ -158,6 +159,23 @@ def read_file_request(path: str, limit: int) -> bytes:
     if limit < 0:
         raise ValueError(f"a limit of {limit} bytes")
     return encode({"op": "read-file", "path": check_path(path), "limit": limit})
+
+
+def sync_clock_request(seconds: float, random: bytes) -> bytes:
+    """`seconds` since 1970; `random`: 32 to 512 bytes for the kernel's generator."""
+    if not 32 <= len(random) <= MAX_RANDOM:
+        raise ValueError(f"{len(random)} random bytes; 32 to {MAX_RANDOM} are allowed")
+    return encode({"op": "sync-clock", "time": seconds, "random": random.hex()})
+
+
+def set_identity_request(host_name: str, machine_id: str) -> bytes:
+    if not is_host_name(host_name):
+        raise ValueError(
+            f"{host_name!r} is no host name: at most {MAX_HOST_NAME} letters, digits and inner hyphens, parted by dots"
+        )
+    if not is_machine_id(machine_id):
+        raise ValueError(f"{machine_id!r} is not a machine id: 32 lower-case hexadecimal digits, not all zero")
+    return encode({"op": "set-identity", "host_name": host_name, "machine_id": machine_id})
 
 
 # --- Answers ---

@@ -6,8 +6,14 @@ One pure rule, used by the dispatcher's matching, by `leveret explain` and by te
 from enum import StrEnum
 from typing import NamedTuple
 
+from pydantic import Field
+
 from leveret_proto.base import Image, Name, Part, Tag
+from leveret_proto.manifest import Manifest
 from leveret_proto.words import escape, join
+
+MIB = 1024 * 1024
+_MOST = 2**30
 
 #: The tag that jobs with secrets require, and that a session carries whose beat names a public key to seal them to.
 #: No manifest can ask for it: there, tags have no spaces.
@@ -21,6 +27,9 @@ class Requirement(Part):
     image: Image
     kvm: bool = False
     tags: tuple[Tag, ...] = ()
+    #: Memory and virtual processors of the machine. 0: what is usual where it runs.
+    memory_mib: int = Field(0, ge=0, le=_MOST)
+    cpus: int = Field(0, ge=0, le=_MOST)
 
     @property
     def key(self) -> str:
@@ -43,6 +52,9 @@ class Capabilities(Part):
     #: Architectures for which a guest was really booted under KVM.
     kvm: tuple[Name, ...] = ()
     tags: tuple[Tag, ...] = ()
+    #: The most memory and virtual processors that a job may ask for. 0: it may not ask.
+    memory_mib: int = Field(0, ge=0, le=_MOST)
+    cpus: int = Field(0, ge=0, le=_MOST)
 
 
 class Lack(StrEnum):
@@ -51,6 +63,8 @@ class Lack(StrEnum):
     ARCH = "arch"
     IMAGE = "image"
     KVM = "kvm"
+    MEMORY = "memory"
+    CPUS = "cpus"
     TAGS = "tags"
 
     @property
@@ -66,9 +80,27 @@ class Missing(NamedTuple):
     value: str
 
 
+def requirement(manifest: Manifest, arch: str, image: str) -> Requirement:
+    """Give what `manifest` needs of a worker; `arch` and `image` are what its own words stand for."""
+    own = manifest.leveret
+    return Requirement(
+        arch=arch,
+        image=image,
+        kvm=own.requires.kvm,
+        tags=own.requires.tags,
+        memory_mib=(own.memory or 0) // MIB,
+        cpus=own.cpus or 0,
+    )
+
+
 def capability_key(arch: str, image: str, kvm: bool) -> str:
     """Give `<arch>.<image>.<kvm or any>` with its words escaped."""
     return join(escape(arch), escape(image), "kvm" if kvm else "any")
+
+
+def size(mib: int) -> str:
+    """Give a size in words as a manifest may have it: `512MiB`, `2GiB`."""
+    return f"{mib // 1024}GiB" if mib % 1024 == 0 else f"{mib}MiB"
 
 
 def missing(requirement: Requirement, offered: Capabilities) -> Missing | None:
@@ -82,6 +114,10 @@ def missing(requirement: Requirement, offered: Capabilities) -> Missing | None:
         return Missing(Lack.IMAGE, requirement.image)
     if requirement.kvm and requirement.arch not in offered.kvm:
         return Missing(Lack.KVM, requirement.arch)
+    if requirement.memory_mib > offered.memory_mib:
+        return Missing(Lack.MEMORY, size(requirement.memory_mib))
+    if requirement.cpus > offered.cpus:
+        return Missing(Lack.CPUS, str(requirement.cpus))
     for tag in requirement.tags:
         if tag not in offered.tags:
             return Missing(Lack.TAGS, tag)

@@ -26,15 +26,23 @@ log = structlog.get_logger(__name__)
 C = TypeVar("C", bound=ServiceConfig)
 
 
-def command(service: str, model: type[C], main: Callable[[C, asyncio.Event], Awaitable[None]]) -> click.Command:
-    """Make the console command `leveret-<service>` around `main(config, stop)`."""
+def command(
+    service: str, model: type[C], main: Callable[[C, asyncio.Event], Awaitable[None]], *tools: click.Command
+) -> click.Command:
+    """Make the console command `leveret-<service>` around `main(config, stop)`.
 
-    @click.command(name=f"leveret-{service}")
+    `tools`: subcommands that do something else with the same configuration, which they find as the context's `obj`;
+    without one the service runs.
+    """
+    name = f"leveret-{service}"
+
+    @(click.group(name, invoke_without_command=True) if tools else click.command(name))
     @click.option("--config", type=click.Path(path_type=Path), help="YAML configuration file.")
     @click.option("--check-config", is_flag=True, help="Read the configuration, say whether it is good, and stop.")
     @click.option("--show-config", is_flag=True, help="Print the configuration in force, secrets hidden, and stop.")
     @click.version_option(package_name="leveret")
-    def run(config: Path | None, check_config: bool, show_config: bool) -> None:
+    @click.pass_context
+    def run(context: click.Context, config: Path | None, check_config: bool, show_config: bool) -> None:
         try:
             read = load(model, config)
         except ConfigError as error:
@@ -44,12 +52,18 @@ def command(service: str, model: type[C], main: Callable[[C, asyncio.Event], Awa
             for key, value in shown(read).items():
                 click.echo(f"{key}: {value}")
         if check_config or show_config:
+            context.exit()
+        if context.invoked_subcommand is not None:
+            context.obj = read
             return
         logging.configure(service, read.log_level)
         _calm_the_collector()
         uvloop.run(_run(service, main, read))
 
     run.help = f"Leveret's {service} service. Reads LEVERET_{service.upper()}_* from the environment."
+    if isinstance(run, click.Group):
+        for tool in tools:
+            run.add_command(tool)
     return run
 
 

@@ -10,8 +10,8 @@ from leveret_dispatcher.ranking import Ranking
 from leveret_proto.capability import Capabilities, Requirement, capability_key
 from leveret_proto.messages import Reason
 
-#: The capability key and the tags.
-LineKey = tuple[str, tuple[str, ...]]
+#: The capability key, the tags, memory and processors.
+LineKey = tuple[str, tuple[str, ...], int, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -126,9 +126,16 @@ class Line:
 
 def line_key(requirement: Requirement) -> LineKey:
     """Give what all jobs of one line have in common."""
-    return _line_key(requirement.arch, requirement.image, requirement.kvm, requirement.tags)
+    return _line_key(
+        requirement.arch,
+        requirement.image,
+        requirement.kvm,
+        requirement.tags,
+        requirement.memory_mib,
+        requirement.cpus,
+    )
 
 
 @lru_cache(4096)
-def _line_key(arch: str, image: str, kvm: bool, tags: tuple[str, ...]) -> LineKey:
-    return (capability_key(arch, image, kvm), tuple(sorted(tags)))
+def _line_key(arch: str, image: str, kvm: bool, tags: tuple[str, ...], memory_mib: int, cpus: int) -> LineKey:
+    return (capability_key(arch, image, kvm), tuple(sorted(tags)), memory_mib, cpus)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from leveret_dispatcher.fair_share import Owner, Owners
 from leveret_dispatcher.line import Line, LineKey, Queue, Session, line_key
 from leveret_dispatcher.reasons import Reasons, Untold
-from leveret_proto.capability import Requirement, missing, serves
+from leveret_proto.capability import Requirement, missing, serves, size
 from leveret_proto.messages import Place, Reason
 
 __all__ = ["Match", "Matching", "Session"]
@@ -280,5 +280,10 @@ class Matching:
 
 
 def _wanted(requirement: Requirement) -> str:
-    extras = (["kvm"] if requirement.kvm else []) + list(requirement.tags)
+    extras = ["kvm"] if requirement.kvm else []
+    if requirement.memory_mib:
+        extras.append(f"{size(requirement.memory_mib)} of memory")
+    if requirement.cpus:
+        extras.append(f"{requirement.cpus} cpus")
+    extras += requirement.tags
     return f"{requirement.image} on {requirement.arch}" + (f" with {', '.join(extras)}" if extras else "")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from leveret_intake.unserved import unserved
 from leveret_proto.base import Visibility
-from leveret_proto.capability import Requirement
+from leveret_proto.capability import Requirement, requirement
 from leveret_proto.envelope import JSON, Unreadable, describe, unpack_as
 from leveret_proto.keys import RoutingKeyError, parse_submission
 from leveret_proto.manifest import Diagnostic, Limits, Manifest, read
@@ -98,7 +98,7 @@ def decide(envelope: Envelope, body: bytes, limits: Limits, default_arch: str = 
         digest=hashlib.sha256(body).digest(),
         submission=submission,
         manifest=reading.manifest,
-        requirement=requirement(reading.manifest, default_arch),
+        requirement=requirement(reading.manifest, reading.manifest.arch or default_arch, reading.manifest.image),
         warnings=found + unserved(reading.manifest, _text(manifest_text)),
         submitter=envelope.user_id or None,
     )
@@ -106,14 +106,6 @@ def decide(envelope: Envelope, body: bytes, limits: Limits, default_arch: str = 
 
 def _text(manifest: bytes | str) -> str:
     return manifest if isinstance(manifest, str) else manifest.decode(errors="replace")
-
-
-def requirement(manifest: Manifest, default_arch: str) -> Requirement:
-    """Give what `manifest` needs of a worker."""
-    requires = manifest.leveret.requires
-    return Requirement(
-        arch=manifest.arch or default_arch, image=manifest.image, kvm=requires.kvm, tags=tuple(requires.tags)
-    )
 
 
 def conflict(accepted: Accept, job: int) -> Reject:

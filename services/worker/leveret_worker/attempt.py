@@ -18,12 +18,14 @@ from leveret_runtime.failpoints import failpoint
 from leveret_runtime.sealing import KeyPair
 from leveret_worker import artifacts
 from leveret_worker.announcer import Announcer
-from leveret_worker.build import Build, Outcome
+from leveret_worker.build import Build
 from leveret_worker.config import Config
 from leveret_worker.couriers import artifact_sender, log_sender
 from leveret_worker.guests import Executor, Guest, Withdrawn
+from leveret_worker.limits import TimeLimits, shorter
 from leveret_worker.logs import SpooledLog
 from leveret_worker.mirror import Mirror
+from leveret_worker.outcome import Outcome, lost
 from leveret_worker.outlet import Outlet
 from leveret_worker.snapshot import Snapshot
 from leveret_worker.spool import GrantSpool
@@ -83,11 +85,11 @@ class Attempt:
         self._build = self._couriers.create_task(self._run_build(executor, mirror, arrived))
         if self._stop is not None:  # stopped before it began
             self._build.cancel()
-        limit = self.grant.time_limit
+        limits = self._limits(arrived)
         try:
-            _, still_running = await asyncio.wait({self._build}, timeout=limit)
+            _, still_running = await asyncio.wait({self._build}, timeout=limits.patience)
             if still_running:
-                self.stop(Outcome(JobStatus.TIMEOUT, Reason.TIME_LIMIT, f"the job's limit of {limit:g} s is over"))
+                self.stop(limits.for_setup(time.monotonic()).used_up(None))
                 await asyncio.wait({self._build})
         except asyncio.CancelledError:
             self._build.cancel()
@@ -97,19 +99,28 @@ class Attempt:
             return self._stop or Outcome(None, Reason.HANDED_BACK)
         return self._build.result()
 
+    def _limits(self, arrived: float) -> TimeLimits:
+        config = self._config
+        asked = self.grant.manifest.leveret.task_time_limit
+        task = shorter(asked, config.task_time_limit, config.task_time_limit_most)
+        return TimeLimits(arrived, self.grant.time_limit, task, config.kill_after)
+
     async def _run_build(self, executor: Executor, mirror: Mirror, arrived: float) -> Outcome:
         folder = self._spool.guest
         folder.mkdir(mode=0o711)
+        booted = False
         try:
             async with executor.guest(self.grant, folder) as guest:
+                booted = True
                 self._snapshot.started(time.monotonic() - arrived)
                 self._say()
                 failpoint("worker.build.started")
-                return await Build(guest, self.grant, self, mirror, self._config.job_url, self._keys).run()
+                url, limits = self._config.job_url, self._limits(arrived)
+                return await Build(guest, self.grant, self, mirror, url, self._keys, limits).run()
         except Withdrawn as error:
             return Outcome(None, Reason.HANDED_BACK, str(error))
         except GuestApiError as error:
-            return Outcome(JobStatus.FAILED, Reason.GUEST_LOST, str(error))
+            return lost(error, booted=booted)
         except Exception as error:
             log.exception("worker fault", job=self.grant.facts.job)
             return Outcome(JobStatus.FAILED, Reason.WORKER_FAULT, f"{type(error).__name__}: {error}")

@@ -1,43 +1,26 @@
 """A build from its first line to its last. Read `Build.run` to know what happens in which order.
 
-The order, the files in the guest and the meaning of exit statuses are builds.sr.ht's.
+The order, the files in the guest and what ends a build are builds.sr.ht's; `docs/manifest.md` says what the guest sees.
 """
 
 import time
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from leveret_guestapi import ExitStatus, GuestError
-from leveret_proto.manifest import Manifest, Source, Task
+from leveret_guestapi import GuestError
+from leveret_proto.manifest import Manifest, Task
 from leveret_proto.messages import SETUP_LOG, Grant, JobStatus, Reason, TaskState
 from leveret_runtime.sealing import KeyPair
 from leveret_worker.artifacts import ArtifactTooLarge
+from leveret_worker.commands import Commands
 from leveret_worker.guest_secrets import SecretNotPlaced, called, place
 from leveret_worker.guests import Guest
+from leveret_worker.limits import TimeLimits
 from leveret_worker.logs import SpooledLog
-from leveret_worker.mirror import Mirror, MirrorError
-from leveret_worker.scripts import COMPLETE_BUILD, buildenv, task_script
-
-#: Where a mirrored source's bundle lies in the guest while it is cloned.
-_BUNDLE = ".leveret-source.bundle"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended. `result` None: handed back, it does not count."""
-
-    result: JobStatus | None
-    reason: Reason
-    detail: str | None = None
-
-
-class BuildFailed(Exception):
-    """The build can't go on; `outcome` says why."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.detail)
-        self.outcome = outcome
+from leveret_worker.mirror import Mirror
+from leveret_worker.outcome import COMPLETED, BuildFailed, Outcome, failed
+from leveret_worker.scripts import COMPLETE_BUILD, MARK, buildenv, task_script
+from leveret_worker.sources import clone
 
 
 class Reporter(Protocol):
@@ -52,12 +35,12 @@ class Reporter(Protocol):
     def close_log(self, log: SpooledLog) -> None: ...
 
     async def keep_artifact(self, index: int, path: str, guest: Guest) -> None:
-        """Read `path` out of the guest. Raises GuestError, ArtifactTooLarge."""
+        """Read `path` out of the guest. Raises GuestError, ArtifactTooLarge, ValueError (no path at all)."""
 
 
 @dataclass(frozen=True)
 class Build:
-    """One build: the guest it runs in, what to run, and where to report."""
+    """One build: the guest it runs in, what to run, how long, and where to report."""
 
     guest: Guest
     grant: Grant
@@ -66,55 +49,70 @@ class Build:
     job_url: str
     #: What the grant's secrets are sealed to.
     keys: KeyPair
+    limits: TimeLimits
 
     @property
     def manifest(self) -> Manifest:
         return self.grant.manifest
 
+    @property
+    def commands(self) -> Commands:
+        return Commands(self.guest, self.limits)
+
     async def run(self) -> Outcome:
-        """The whole build. Raises GuestApiError where contact with the guest is lost."""
+        """The whole build, in a fresh guest that answers (executors see to that).
+
+        Raises GuestApiError where contact with it is lost.
+        """
         started = time.monotonic()
         setup = self.report.open_log(SETUP_LOG)
         try:
-            await self._set_up(setup)
-        except BuildFailed as failed:
-            await setup.say(f"setup failed: {failed.outcome.detail}")
-            return failed.outcome
+            await setup.say(f"job {self.grant.facts.job}, attempt {self.grant.attempt}: {self.guest.about}")
+            await self._write_tasks()
+            await self._write_environment()
+            await self._place_secrets(setup)
+            await self._add_repositories(setup)
+            await self._install_packages(setup)
+            await self._clone_sources(setup)
+        except (BuildFailed, GuestError) as error:
+            outcome = _outcome(error)
+            await setup.say(f"setup failed: {outcome.detail}")
+            return outcome
         finally:
             self.report.close_log(setup)
         self.report.setup_done(time.monotonic() - started)
 
-        outcome = await self._run_tasks()
-        wanted = outcome.result is JobStatus.SUCCESS or self.manifest.leveret.artifacts_on == "always"
-        if wanted:
-            try:
+        outcome = COMPLETED
+        try:
+            await self._run_tasks()
+        except BuildFailed as error:
+            outcome = error.outcome
+        try:
+            if self._wants_artifacts(outcome):
                 await self._keep_artifacts()
-            except BuildFailed as failed:
-                if outcome.result is JobStatus.SUCCESS:
-                    return failed.outcome
+        except BuildFailed as error:
+            if outcome.result is JobStatus.SUCCESS:
+                outcome = error.outcome
         return outcome
 
-    async def _set_up(self, log: SpooledLog) -> None:
-        await log.say(f"job {self.grant.facts.job}, attempt {self.grant.attempt}: {self.guest.about}")
-        await self.guest.api.sync_clock()
-        await self._write_environment()
-        await self._place_secrets(log)
-        for name, value in self.manifest.repositories.items():
-            await self._add_repository(log, name, value)
-        if self.manifest.packages:
-            await self._install_packages(log)
-        for source in self.manifest.sources:
-            await self._fetch(log, source)
-        await self._write_tasks()
+    # --- before the first task ---
+
+    async def _write_tasks(self) -> None:
+        for task in self.manifest.tasks:
+            await self._write(f".tasks/{task.name}", task_script(self.guest.profile.preamble, task.script))
 
     async def _write_environment(self) -> None:
         facts = self.grant.facts
         builtin = {
+            "CI_NAME": "leveret",
             "JOB_ID": str(facts.job),
             "JOB_URL": self.job_url.format(owner=facts.owner, job=facts.job),
-            "CI_NAME": "leveret",
         }
-        await self._write("/.buildenv", buildenv(self.manifest.environment, builtin), 0o644)
+        await self._write(".buildenv", buildenv(self.manifest.environment, builtin))
+
+    async def _write(self, name: str, text: str) -> None:
+        profile = self.guest.profile
+        await self.guest.api.write_file(f"{profile.home}/{name}", text.encode(), mode=0o755, user=profile.user)
 
     async def _place_secrets(self, log: SpooledLog) -> None:
         """Hand over what the dispatcher sealed for us. The first SSH key becomes the identity."""
@@ -124,122 +122,97 @@ class Build:
             try:
                 await place(self.guest, secret, self.keys, identity=secret is identity)
             except SecretNotPlaced as error:
-                raise _setup_failed(str(error)) from None
+                raise failed(Reason.SETUP_FAILED, str(error)) from None
 
-    async def _write_tasks(self) -> None:
-        for task in self.manifest.tasks:
-            script = task_script(self.guest.profile.preamble, task.script)
-            await self._write(f"/.tasks/{task.name}", script, 0o755)
-
-    async def _write(self, path: str, text: str, mode: int) -> None:
-        profile = self.guest.profile
-        await self.guest.api.write_file(profile.home + path, text.encode(), mode=mode, user=profile.user)
-
-    async def _add_repository(self, log: SpooledLog, name: str, value: str) -> None:
+    async def _add_repositories(self, log: SpooledLog) -> None:
         script = self.guest.profile.add_repository
-        if script is None:
-            raise _setup_failed(f"repository {name}: this kind of guest can add none")
-        await log.say(f"adding repository {name}")
-        await self._must(log, ["/bin/sh", "-euc", script, "add-repository", name, value], f"adding repository {name}")
+        for name, value in self.manifest.repositories.items():
+            if script is None:
+                raise failed(Reason.SETUP_FAILED, f"repository {name}: this kind of guest can add none")
+            await log.say(f"adding repository {name}")
+            words = ["/bin/sh", "-euc", script, "add-repository", name, value]
+            await self.commands.set_up(log, f"adding repository {name}", words)
 
     async def _install_packages(self, log: SpooledLog) -> None:
-        script = self.guest.profile.install_packages
+        packages, script = self.manifest.packages, self.guest.profile.install_packages
+        if not packages:
+            return
         if script is None:
-            raise _setup_failed("packages: this kind of guest can install none")
-        await log.say(f"installing {', '.join(self.manifest.packages)}")
-        await self._must(
-            log, ["/bin/sh", "-euc", script, "install-packages", *self.manifest.packages], "installing packages"
-        )
+            raise failed(Reason.SETUP_FAILED, "packages: this kind of guest can install none")
+        await log.say(f"installing {', '.join(packages)}")
+        words = ["/bin/sh", "-euc", script, "install-packages", *packages]
+        await self.commands.set_up(log, "installing packages", words)
 
-    async def _fetch(self, log: SpooledLog, source: Source) -> None:
-        """Clone one source: from the worker's mirror where it has it, else over the guest's own network."""
-        if source.scm not in self.guest.profile.version_control:
-            raise _setup_failed(f"source {source.text}: this guest has no {source.scm}")
-        await log.say(f"cloning {source.url}")
-        user, home = self.guest.profile.user, self.guest.profile.home
-        try:
-            bundle = self.mirror.bundle(source.url) if source.scm == "git" else None
-            if bundle is not None:
-                await log.say("from the worker's source mirror")
-                async with aclosing(bundle):
-                    await self.guest.api.write_file(f"{home}/{_BUNDLE}", bundle, user=user)
-        except MirrorError as error:
-            raise _setup_failed(f"source {source.text}: {error}") from error
-        script = _CLONE[source.scm]
-        origin = f"{home}/{_BUNDLE}" if bundle is not None else source.url
-        words = ["/bin/sh", "-euc", script, "clone", origin, source.url, source.directory, source.ref or ""]
-        await self._must(log, words, f"cloning {source.url}", user=user)
+    async def _clone_sources(self, log: SpooledLog) -> None:
+        for source in self.manifest.sources:
+            await clone(self.commands, log, source, self.mirror)
 
-    async def _must(self, log: SpooledLog, words: list[str], what: str, user: str | None = None) -> None:
-        status = await self._exec(log, words, user)
-        if not status.success:
-            raise _setup_failed(f"{what}: {status}")
+    # --- the tasks ---
 
-    async def _run_tasks(self) -> Outcome:
-        """Run the tasks in order; the first that fails skips the rest, and so does `complete-build`."""
-        outcome = Outcome(JobStatus.SUCCESS, Reason.COMPLETED)
-        skipping = False
+    async def _run_tasks(self) -> None:
+        """Run the tasks in order, until one has called `complete-build`. Raises BuildFailed with the first that fails.
+
+        Tasks that are never run are skipped, and said to be at the build's end.
+        """
         for index, task in enumerate(self.manifest.tasks):
-            if skipping:
-                self.report.task(index, TaskState.SKIPPED, None, None)
-                continue
-            code = await self._run_task(index, task)
-            if code == COMPLETE_BUILD:
-                skipping = True
-            elif code != 0:
-                skipping = True
-                detail = f"task {task.name} ended with exit status {code}"
-                outcome = Outcome(JobStatus.FAILED, Reason.TASK_FAILED, detail)
-        return outcome
+            await self._run_task(index, task)
+            if await self._is_complete():
+                return
 
-    async def _run_task(self, index: int, task: Task) -> int:
+    async def _run_task(self, index: int, task: Task) -> None:
         started = time.monotonic()
         self.report.task(index, TaskState.RUNNING, None, None)
         log = self.report.open_log(task.name)
         try:
-            status = await self._exec(log, [f"./.tasks/{task.name}"], self.guest.profile.user)
+            status, allowance = await self.commands.task(log, task.name)
+            if status.timed_out:
+                await log.say(allowance.used_up(status).detail or "")
+        except GuestError as error:  # a task before it has removed its script, or the home directory
+            await log.say(f"this task can't be started: {error}")
+            raise failed(Reason.TASK_FAILED, f"task {task.name} can't be started: {error}") from error
         finally:
             self.report.close_log(log)
         code = status.code if status.code is not None else 128 + (status.signal or 0)
-        state = TaskState.SUCCESS if code in (0, COMPLETE_BUILD) else TaskState.FAILED
+        state = TaskState.SUCCESS if status.success else TaskState.FAILED
         self.report.task(index, state, code, time.monotonic() - started)
-        return code
+        if status.timed_out:
+            raise BuildFailed(allowance.used_up(status))
+        if not status.success:
+            raise failed(Reason.TASK_FAILED, f"task {task.name} ended with exit status {code}")
 
-    async def _exec(self, log: SpooledLog, words: list[str], user: str | None) -> ExitStatus:
-        """Run a command in the home directory with both outputs in one pipe, so that their order stays."""
-        profile = self.guest.profile
-        joined = ["/bin/sh", "-c", 'exec "$@" 2>&1', "run", *words]
-        async with self.guest.api.exec(joined, env=profile.environment, user=user, cwd=profile.home) as process:
-            async for _, data in process.output():
-                await log.append(data)
-            return await process.wait()
+    async def _is_complete(self) -> bool:
+        """Whether a task has called `complete-build`."""
+        path = f"{self.guest.profile.home}/{COMPLETE_BUILD}"
+        try:
+            pieces = [piece async for piece in self.guest.api.read_file(path, limit=16)]
+        except GuestError:  # there is none, or it is not what `complete-build` leaves
+            return False
+        return b"".join(pieces).strip() == MARK
+
+    # --- the artifacts ---
+
+    def _wants_artifacts(self, outcome: Outcome) -> bool:
+        """A job that is out of time has none left for them, and a guest that was given up has nothing to say."""
+        if self.guest.api.failure is not None:
+            return False
+        if outcome.result is JobStatus.SUCCESS:
+            return True
+        return self.manifest.leveret.artifacts_on == "always" and outcome.reason is not Reason.TIME_LIMIT
 
     async def _keep_artifacts(self) -> None:
+        """Keep all that are there. Raises BuildFailed for the first that is not."""
+        missing: BuildFailed | None = None
         for index, path in enumerate(self.manifest.artifacts):
             try:
                 await self.report.keep_artifact(index, path, self.guest)
-            except (GuestError, ArtifactTooLarge) as error:
-                detail = f"artifact {path}: {error}"
-                raise BuildFailed(Outcome(JobStatus.FAILED, Reason.ARTIFACT_FAILED, detail)) from error
+            except (GuestError, ArtifactTooLarge, ValueError) as error:
+                hint = "; '~' is taken literally, paths count from the home directory" if "~" in path else ""
+                missing = missing or failed(Reason.ARTIFACT_FAILED, f"artifact {path}: {error}{hint}")
+        if missing is not None:
+            raise missing
 
 
-def _setup_failed(detail: str) -> BuildFailed:
-    return BuildFailed(Outcome(JobStatus.FAILED, Reason.SETUP_FAILED, detail))
-
-
-#: Scripts for `/bin/sh -eu`; $1: where to clone from, $2: the source's own address, $3: directory, $4: ref or nothing.
-#: Hosts are not checked, as on builds.sr.ht: a fresh machine knows none.
-_CLONE = {
-    "git": """
-        export GIT_SSH_COMMAND='ssh -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no'
-        git clone --no-checkout -- "$1" "$3"
-        if [ "$1" != "$2" ]; then rm -f -- "$1"; git -C "$3" remote set-url origin "$2"; fi
-        cd "$3"
-        if [ -n "$4" ]; then git checkout -q "$4" --; else git checkout -q; fi
-        git submodule update --init --recursive
-    """,
-    "hg": """
-        hg clone -e 'ssh -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no' -- "$1" "$3"
-        if [ -n "$4" ]; then cd "$3"; hg update -- "$4"; fi
-    """,
-}
+def _outcome(error: BuildFailed | GuestError) -> Outcome:
+    if isinstance(error, BuildFailed):
+        return error.outcome
+    return failed(Reason.SETUP_FAILED, str(error)).outcome

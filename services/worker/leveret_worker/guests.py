@@ -8,7 +8,6 @@ from typing import Protocol
 
 from leveret_guestapi import GuestClient
 from leveret_proto.capability import Capabilities, Requirement, missing
-from leveret_proto.manifest import Manifest
 from leveret_proto.messages import Grant
 
 
@@ -69,12 +68,6 @@ class Executor(Protocol):
             Withdrawn: what the grant needs is not offered any more.
             GuestApiError: it did not answer in time.
         """
-
-
-def requirement(manifest: Manifest, arch: str, image: str) -> Requirement:
-    """What a granted manifest needs here: `arch` and `image` are what its own words stand for on this worker."""
-    requires = manifest.leveret.requires
-    return Requirement(arch=arch, image=image, kvm=requires.kvm, tags=requires.tags)
 
 
 def check(needed: Requirement, offered: Capabilities) -> None:

@@ -6,8 +6,9 @@ import signal
 from leveret_runtime.away import keep_going
 from leveret_runtime.service import command
 from leveret_worker.config import Config
-from leveret_worker.executors import make_executor
+from leveret_worker.executors import open_executor
 from leveret_worker.guests import Executor
+from leveret_worker.probe_command import probe
 from leveret_worker.session import run_session
 from leveret_worker.spool import Spool, SpoolError
 from leveret_worker.worker import Worker
@@ -15,9 +16,9 @@ from leveret_worker.worker import Worker
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
     """Run the configured executor until `stop` is set; SIGHUP has everything proved again."""
-    executor = make_executor(config)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, executor.prove_soon)
-    await work(config, executor, stop)
+    async with open_executor(config) as executor:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, executor.prove_soon)
+        await work(config, executor, stop)
 
 
 async def work(config: Config, executor: Executor, stop: asyncio.Event) -> None:
@@ -45,7 +46,7 @@ async def work(config: Config, executor: Executor, stop: asyncio.Event) -> None:
 #: Seconds.
 GOODBYE_LIMIT = 5.0
 
-main = command("worker", Config, serve)
+main = command("worker", Config, serve, probe)
 
 if __name__ == "__main__":
     main()

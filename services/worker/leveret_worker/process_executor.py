@@ -1,15 +1,17 @@
 """The `process` executor: the same agent as a child process. No isolation whatever; for tests and development."""
 
 import platform
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from leveret_guestapi import GuestClient, agent_digest, local_agent
-from leveret_proto.capability import Capabilities, ImageOffer
+from leveret_proto.capability import Capabilities, ImageOffer, requirement
+from leveret_proto.manifest.sources import KNOWN_SCM
 from leveret_proto.messages import Grant
 from leveret_worker.config import Config
-from leveret_worker.guests import Guest, Profile, check, requirement
+from leveret_worker.guests import Guest, Profile, check
 
 _PREAMBLE = """\
 #!/usr/bin/env bash
@@ -30,7 +32,7 @@ class ProcessExecutor:
         arch = platform.machine()
         digest = agent_digest()
         images = tuple(ImageOffer(arch=arch, name=name, digest=digest) for name in self._config.process_images)
-        return Capabilities(images=images, tags=self._config.tags)
+        return self._config.allowed.model_copy(update={"images": images})
 
     async def prove(self, changed: Callable[[], None]) -> None:
         """There is nothing to prove."""
@@ -44,9 +46,22 @@ class ProcessExecutor:
         check(requirement(manifest, manifest.arch or platform.machine(), manifest.image), self.offer())
         home = folder / "home"
         home.mkdir()
+        config = self._config
         async with (
             local_agent() as socket,
-            GuestClient.connect(socket, hello_timeout=self._config.boot_limit) as api,
+            GuestClient.connect(
+                socket,
+                hello_timeout=config.boot_limit,
+                operation_limit=config.guest_answer_limit,
+                beat_interval=config.guest_silence_limit / 6,
+                beat_limit=config.guest_silence_limit,
+            ) as api,
         ):
-            profile = Profile(user=None, home=str(home), preamble=_PREAMBLE, environment={"HOME": str(home)})
+            profile = Profile(
+                user=None,
+                home=str(home),
+                preamble=_PREAMBLE,
+                environment={"HOME": str(home)},
+                version_control=tuple(scm for scm in KNOWN_SCM if shutil.which(scm)),
+            )
             yield Guest(api, profile, "process on this host, without isolation")

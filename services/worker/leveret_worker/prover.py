@@ -33,14 +33,15 @@ class Prover:
         store: ImageStore,
         probes: Probes,
         *,
-        tags: tuple[str, ...],
+        allowed: Capabilities,
         interval: float,
         rescan: float = RESCAN,
     ) -> None:
-        """`interval`: seconds after which everything is proved again; `rescan`: seconds between looks at the store."""
+        """`allowed`: what is offered whatever is proved. Seconds: `interval` after which everything is proved again,
+        `rescan` between looks at the store."""
         self._store = store
         self._probes = probes
-        self._tags = tags
+        self._allowed = allowed
         self._interval = interval
         self._rescan = rescan
         self._images: list[StoredImage] = []
@@ -48,8 +49,10 @@ class Prover:
         self._unfit: dict[str, str | None] = {}
         self._emulators: dict[str, ProbeResult] = {}
         self._kvm: dict[str, ProbeResult] = {}
+        #: Architecture → what its proofs rest on.
+        self._grounds: dict[str, str] = {}
         self._changed: Callable[[], None] = lambda: None
-        self.offer = Capabilities(tags=tags)
+        self.offer = allowed
         #: Rounds of proving begun and done.
         self._begun = 0
         self._done = 0
@@ -64,6 +67,11 @@ class Prover:
         kvm = [str(result) for result in self._kvm.values()]
         nothing = [] if self.offer.images else [f"no image in {self._store.root} can be booted: build one"]
         return (*nothing, *kvm, *emulators, *unfit)[:MOST_NOTES]
+
+    @property
+    def proved(self) -> list[StoredImage]:
+        """The images that are offered."""
+        return [image for image in self._images if self._is_proved(image)]
 
     def accelerator(self, arch: str) -> Accelerator:
         """What machines of that architecture run under: as the last trial of KVM did, if it came up."""
@@ -120,15 +128,28 @@ class Prover:
         for gone in self._unfit.keys() - {image.digest for image in self._images}:
             del self._unfit[gone]
         fit = [image for image in self._images if self._unfit[image.digest] is None]
+        lost = self._lost_grounds({image.manifest.architecture for image in fit})
         for arch, image in _one_each(fit).items():
-            if anew or arch not in self._emulators:
+            if anew or arch in lost or arch not in self._emulators:
                 await self._prove(self._emulators, arch, image, self._probes.emulator)
         self._publish()
         host = os.uname().machine
         image_of_host = next((image for image in fit if image.manifest.architecture == host), None)
-        if image_of_host is not None and self._emulators[host].offered and (anew or host not in self._kvm):
+        untried = anew or host in lost or host not in self._kvm
+        if image_of_host is not None and self._emulators[host].offered and untried:
             await self._prove(self._kvm, host, image_of_host, self._probes.kvm)
             self._publish()
+
+    def _lost_grounds(self, archs: set[str]) -> set[str]:
+        """Those of `archs` whose kernel or emulator is not what it was when it was proved."""
+        lost = set()
+        for arch in archs:
+            found = self._probes.grounds(arch)
+            if self._grounds.setdefault(arch, found) != found:
+                log.info("kernel or emulator changed, proving anew", architecture=arch)
+                self._grounds[arch] = found
+                lost.add(arch)
+        return lost
 
     async def _prove(
         self,
@@ -146,16 +167,18 @@ class Prover:
             log.info("probed", architecture=arch, result=str(found))
         proofs[arch] = found
 
+    def _is_proved(self, image: StoredImage) -> bool:
+        return self._unfit.get(image.digest, "") is None and _holds(self._emulators, image.manifest.architecture)
+
     def _publish(self) -> None:
         """Make the offer from what is proved."""
         images = tuple(
             ImageOffer(arch=image.manifest.architecture, name=image.manifest.name, digest=image.digest)
-            for image in self._images
-            if self._unfit.get(image.digest, "") is None and _holds(self._emulators, image.manifest.architecture)
+            for image in self.proved
         )
         archs = {image.arch for image in images}
         kvm = tuple(arch for arch in self._kvm if arch in archs and _holds(self._kvm, arch))
-        offer = Capabilities(images=images, kvm=kvm, tags=self._tags)
+        offer = self._allowed.model_copy(update={"images": images, "kvm": kvm})
         if offer != self.offer:
             self.offer = offer
             self._changed()

@@ -1,22 +1,28 @@
 """What is put into the guest for a build: `~/.buildenv` and one script per task. Pure text.
 
-Names, order and the meaning of exit status 255 are builds.sr.ht's, so that manifests notice no difference.
+Names, content and order are builds.sr.ht's, so that manifests notice no difference.
 """
 
+import re
 import shlex
 from collections.abc import Mapping
 
 from leveret_proto.manifest.model import EnvironmentValue
 
-#: The exit status of `complete-build`: the job succeeds, the tasks after it are skipped.
-COMPLETE_BUILD = 255
+#: What `complete-build` leaves in the home directory, and the content that counts.
+COMPLETE_BUILD = ".complete-build"
+MARK = b"1"
 
-_HEAD = """\
+_HEAD = f"""\
 #!/bin/sh
-complete-build() {
-	exit 255
-}
+complete-build() {{
+	echo {MARK.decode()} > ~/{COMPLETE_BUILD}
+	exit 0
+}}
 """
+
+#: A name that bash can export; others would only stop it.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def buildenv(environment: Mapping[str, EnvironmentValue], builtin: Mapping[str, str]) -> str:
@@ -24,13 +30,12 @@ def buildenv(environment: Mapping[str, EnvironmentValue], builtin: Mapping[str, 
 
     Args:
         environment: the manifest's; lists become bash arrays, booleans `true` and `false`, null an empty text.
-        builtin: JOB_ID and its kin; the manifest's values win.
+        builtin: JOB_ID and its kin, which win.
     """
     lines = [_HEAD]
-    for name, text in builtin.items():
-        if name not in environment:
-            lines.append(f"export {name}={shlex.quote(text)}\n")
-    for name, value in environment.items():
+    for name, value in {**environment, **builtin}.items():
+        if not _NAME.fullmatch(name):
+            continue
         if isinstance(value, tuple):
             lines.append(f"{name}=({' '.join(shlex.quote(item) for item in value)})\n")
         else:
@@ -48,4 +53,4 @@ def _scalar(value: bool | int | float | str | None) -> str:
 
 def task_script(preamble: str, script: str) -> str:
     """Give a task's script: the image's preamble, then the manifest's lines."""
-    return f"{preamble.rstrip()}\n{script.rstrip()}\n"
+    return f"{preamble.rstrip()}\n{script}\n"

@@ -13,11 +13,11 @@ from leveret_proto.topology import STATUS
 from leveret_runtime.failpoints import failpoint
 from leveret_runtime.sealing import KeyPair
 from leveret_worker.attempt import Attempt
-from leveret_worker.build import Outcome
 from leveret_worker.config import Config
 from leveret_worker.guests import Executor
 from leveret_worker.leftover import Leftover, sort_out
 from leveret_worker.mirror import Mirror
+from leveret_worker.outcome import Outcome
 from leveret_worker.outlet import Outlet
 from leveret_worker.slots import Slots
 from leveret_worker.snapshot import Snapshot

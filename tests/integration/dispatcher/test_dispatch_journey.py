@@ -97,6 +97,20 @@ async def test_the_reason_for_waiting_names_what_the_nearest_worker_lacks(lab: L
         assert event.detail == f"{wanted}; nearest is w1, which lacks kvm x86_64"
 
 
+async def test_a_job_that_asks_for_memory_waits_for_a_worker_that_has_it(lab: Lab) -> None:
+    async with lab.dispatcher(), lab.worker() as worker:
+        await worker.beat(token())
+        await lab.events.until(WorkerEvent)
+        wanted = Requirement(arch="x86_64", image="debian/trixie", memory_mib=2048, cpus=2)
+        job = await lab.submit(requirement=wanted)
+        event = await lab.job_is(job, JobStatus.PENDING, reason=Reason.NO_WORKER)
+        asked = "no worker offers debian/trixie on x86_64 with 2GiB of memory, 2 cpus"
+        assert event.detail == f"{asked}; nearest is w1, which lacks memory 2GiB"
+        worker.offer = worker.offer.model_copy(update={"memory_mib": 4096, "cpus": 2})
+        await worker.beat(token())
+        await worker.grant_of(job)
+
+
 async def test_the_limit_is_the_manifests_up_to_the_installations(lab: Lab) -> None:
     async with lab.dispatcher(time_limit_most=100.0), lab.worker() as worker:
         await worker.beat(token(), token())

@@ -98,7 +98,8 @@ async def test_a_command_that_does_not_read_its_input_ends_all_the_same(guest: G
 
 
 async def test_a_terminal(guest: GuestClient) -> None:
-    async with guest.exec("tty; stty size; echo $TERM >&2; exit 4", pty=(33, 99), time_limit=20) as process:
+    script = "tty; stty size; echo $TERM >&2; exit 4"
+    async with guest.exec(script, pty=(33, 99), stdin=True, time_limit=20) as process:
         output = [chunk async for chunk in process.output()]
     assert {stream for stream, _ in output} == {STDOUT}
     lines = b"".join(data for _, data in output).decode().split("\r\n")
@@ -109,25 +110,52 @@ async def test_a_terminal(guest: GuestClient) -> None:
 
 async def test_a_terminal_can_be_resized_and_typed_into(guest: GuestClient) -> None:
     script = "trap 'stty size; exit' WINCH; echo ready; read line; while :; do read line; done"
-    async with guest.exec(script, pty=(10, 20), time_limit=20) as process:
+    async with guest.exec(script, pty=(10, 20), stdin=True, time_limit=20) as process:
         seen = b""
         async for _, data in process.output():
             seen += data
             if seen == b"ready\r\n":
-                process.resize(50, 60)
                 await process.write(b"typed\n")
-    assert b"typed\r\n" in seen
-    assert b"50 60\r\n" in seen  # before or after the echo
+            elif seen == b"ready\r\ntyped\r\n":
+                process.resize(50, 60)
+    assert seen == b"ready\r\ntyped\r\n50 60\r\n"
 
 
 async def test_the_end_of_a_terminals_input(guest: GuestClient) -> None:
-    async with guest.exec("stty -echo; echo ready; cat", pty=(10, 20), time_limit=20) as process:
+    async with guest.exec("stty -echo; echo ready; cat", pty=(10, 20), stdin=True, time_limit=20) as process:
         seen = b""
         async for _, data in process.output():
             seen += data
             if seen == b"ready\r\n":
                 await process.feed(b"line\n")
     assert seen == b"ready\r\nline\r\n"
+
+
+async def test_a_terminal_to_write_to_changes_no_byte_and_asks_nobody(guest: GuestClient) -> None:
+    """Without input a program that would ask a person hears at once that there is none."""
+    asking = "read line || echo end; (: </dev/tty) 2>/dev/null || echo alone"
+    script = "test -t 1 && stty size <&1; printf 'a\\nb\\r\\n\\tc\\0\\4'; " + asking
+    async with guest.exec(script, pty=(33, 99), time_limit=20) as process:
+        output = [chunk async for chunk in process.output()]
+    assert {stream for stream, _ in output} == {STDOUT}
+    assert b"".join(data for _, data in output) == b"33 99\na\nb\r\n\tc\0\4end\nalone\n"
+
+
+async def test_what_a_command_with_a_terminal_leaves_behind_lives_on(guest: GuestClient) -> None:
+    """No hang-up reaches it: one task may start a service for the next."""
+    async with guest.exec("sleep 60 & echo $!", pty=(24, 80), time_limit=20) as process:
+        pid = int(b"".join([data async for _, data in process.output()]))
+    await guest.stat("/")
+    assert is_alive(pid)
+
+
+async def test_all_that_a_quick_command_wrote_to_a_terminal_comes_though_its_child_keeps_the_terminal(
+    guest: GuestClient,
+) -> None:
+    script = "seq 1 3000; sleep 60 & exit 0"
+    async with asyncio.timeout(20), guest.exec(script, pty=(24, 80)) as process:
+        output = b"".join([data async for _, data in process.output()])
+    assert output == b"".join(b"%d\n" % number for number in range(1, 3001))
 
 
 async def test_a_signal(guest: GuestClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from leveret_guestapi import (
+    AgentGone,
     GuestClient,
     GuestError,
     GuestGone,
@@ -22,7 +24,7 @@ from leveret_guestapi import (
     agent_source,
     local_agent,
 )
-from leveret_guestapi.codec import AGENT, DATA, FAULT, HEADER, REQUEST, RESULT, Frame
+from leveret_guestapi.codec import AGENT, CHANNEL_WINDOW, DATA, FAULT, HEADER, PONG, REQUEST, RESULT, STARTED, Frame
 from leveret_guestapi.link import Link
 
 
@@ -131,7 +133,7 @@ async def test_a_guest_that_is_silent_is_given_up() -> None:
             await guest.stat("/")
             os.kill(guest.hello.pid, signal.SIGSTOP)
             try:
-                with pytest.raises(GuestGone, match="not been heard of"):
+                with pytest.raises(GuestGone, match="not answered the beat"):
                     await asyncio.wait_for(guest.stat("/"), 20)
             finally:
                 os.kill(guest.hello.pid, signal.SIGCONT)
@@ -158,11 +160,23 @@ class Port:
         self.cuts: list[int] = []  # bytes to let through from the guest before each cut
         self._host: asyncio.StreamWriter | None = None
 
+    def cut(self) -> None:
+        """Close the host's connection, if there is one; what it has sent and nobody read is lost, in part or whole."""
+        if self._host is not None:
+            self._host.transport.abort()
+            self._host = None
+
+    async def put_in(self, sock: socket.socket) -> None:
+        """Let another agent have the guest's end."""
+        old = self.guest_writer
+        self.guest_reader, self.guest_writer = await asyncio.open_unix_connection(sock=sock)
+        old.close()
+
     async def serve_host(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._host = writer
         try:
-            while data := await reader.read(65536):
+            while (data := await reader.read(65536)) and self._host is writer:
                 self.guest_writer.write(data)
                 await self.guest_writer.drain()
         except ConnectionError:
@@ -173,7 +187,13 @@ class Port:
             writer.close()
 
     async def serve_guest(self) -> None:
-        while data := await self.guest_reader.read(65536):
+        while True:
+            reader = self.guest_reader
+            data = await reader.read(65536)
+            if not data:
+                if reader is self.guest_reader:
+                    return
+                continue
             if self._host is None:
                 continue  # written while nobody listens: lost
             if self.cuts:
@@ -216,6 +236,77 @@ async def test_a_cut_connection_is_resumed_without_loss(tmp_path: Path) -> None:
             assert port.connections == 6
 
 
+class Cutter:
+    """Cuts the connection at random moments: after some bytes in either direction, so that frames are torn."""
+
+    def __init__(self, port: Port, seed: int) -> None:
+        self.port = port
+        self.chance = random.Random(seed)
+        self.made = 0
+
+    async def run(self) -> None:
+        while True:
+            before = self.port.connections
+            await asyncio.sleep(self.chance.expovariate(100))
+            self.port.cut()
+            self.made += 1
+            while self.port.connections == before:
+                await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_cuts_at_random_moments_of_a_long_exchange_lose_nothing(tmp_path: Path, seed: int) -> None:
+    data = random.Random(seed).randbytes(8_000_000)
+    (tmp_path / "read").write_bytes(data)
+    received = {"command": bytearray(), "file": bytearray()}
+
+    async with ported_agent(tmp_path / "port") as port:
+        async with GuestClient.connect(port.path, hello_timeout=20, reconnect_limit=20) as guest:
+
+            async def command() -> None:
+                async with guest.exec(["cat"], stdin=True) as process, asyncio.TaskGroup() as feeding:
+                    feeding.create_task(process.feed(data))
+                    async for _, piece in process.output():
+                        received["command"] += piece
+
+            async def file() -> None:
+                async for piece in guest.read_file(str(tmp_path / "read"), len(data)):
+                    received["file"] += piece
+
+            cutter = Cutter(port, seed)
+            async with asyncio.TaskGroup() as tasks:
+                cutting = tasks.create_task(cutter.run())
+                async with asyncio.timeout(60), asyncio.TaskGroup() as work:
+                    work.create_task(command())
+                    work.create_task(file())
+                    work.create_task(guest.write_file(str(tmp_path / "written"), data))
+                cutting.cancel()
+    assert received == {"command": data, "file": data}
+    assert (tmp_path / "written").read_bytes() == data
+    assert cutter.made > 3
+
+
+async def test_an_agent_started_anew_is_noticed_when_the_host_comes_back(tmp_path: Path) -> None:
+    async with ported_agent(tmp_path / "port") as port:
+        async with GuestClient.connect(port.path, hello_timeout=20, reconnect_limit=20) as guest:
+            async with local_agent() as fresh:
+                await port.put_in(fresh)
+                port.cut()
+                with pytest.raises(AgentGone, match="started anew"):
+                    await asyncio.wait_for(guest.run("sleep 60"), 20)
+
+
+async def test_an_agent_started_anew_is_noticed_by_the_next_beat(tmp_path: Path) -> None:
+    """The host's end of a port stays open when the guest's is closed and opened again."""
+    async with ported_agent(tmp_path / "port") as port:
+        client = GuestClient.connect(port.path, hello_timeout=20, beat_interval=0.2, reconnect_limit=20)
+        async with client as guest, local_agent() as fresh:
+            await port.put_in(fresh)
+            with pytest.raises(AgentGone, match="no preamble"):
+                await asyncio.wait_for(guest.run("sleep 60"), 20)
+            assert port.connections == 1
+
+
 async def test_without_leave_to_reconnect_a_cut_is_the_end(tmp_path: Path) -> None:
     async with ported_agent(tmp_path / "port") as port:
         async with GuestClient.connect(port.path, hello_timeout=20) as guest:
@@ -239,11 +330,13 @@ async def test_a_second_session_replaces_the_first_and_its_commands(tmp_path: Pa
 # --- A hostile agent: the codec on the guest's side, without its manners. ---
 
 
+HELLO = b'{"agent":"x","pid":1,"python":"3","system":"L","release":"6","machine":"m","boot_id":"b","uptime":1}'
+
+
 @asynccontextmanager
 async def hostile(answer: Callable[[Link, Frame], bytes]) -> AsyncIterator[socket.socket]:
     """A socket to an agent that says hello, and to every later request replies with the bytes of `answer`."""
     ours, theirs = socket.socketpair()
-    hello = b'{"agent":"x","pid":1,"python":"3","system":"L","release":"6","machine":"m","boot_id":"b","uptime":1}'
 
     async def serve() -> None:
         reader, writer = await asyncio.open_unix_connection(sock=theirs)
@@ -253,7 +346,7 @@ async def hostile(answer: Callable[[Link, Frame], bytes]) -> AsyncIterator[socke
                 for event in link.receive_data(data):
                     if isinstance(event, Frame) and event.kind == REQUEST:
                         if event.channel == 1:
-                            link.send(RESULT, 1, hello)
+                            link.send(RESULT, 1, HELLO)
                         else:
                             link._out.append(answer(link, event))
                 writer.write(link.data_to_send())
@@ -304,11 +397,47 @@ async def test_a_guest_that_sends_more_of_a_file_than_asked_for() -> None:
 
 async def test_a_guest_that_floods_past_its_credit() -> None:
     def answer(link: Link, event: Frame) -> bytes:
-        return b"".join(frame(DATA, event.channel, b"x", number) for number in range(2, 20_000))
+        return b"".join(frame(DATA, event.channel, b"x" * 100, number) for number in range(2, 20_000))
 
     async with hostile(answer) as sock, GuestClient.connect(sock, hello_timeout=20, operation_limit=5) as guest:
         with pytest.raises(ProtocolViolation, match="beyond its credit"):
             await guest.stat("/")
+
+
+async def test_a_guest_that_writes_and_never_reads_is_given_up() -> None:
+    """What it is told would wait for it on the host without end. It reckons credit and numbers, but no beat's token."""
+    ours, theirs = socket.socketpair()
+
+    async def serve() -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=theirs)
+        link = Link(AGENT)
+        try:
+            while link.channels.last < 2:
+                for event in link.receive_data(await reader.read(65536)):
+                    if isinstance(event, Frame) and event.kind == REQUEST:
+                        done = event.channel == 1
+                        link.send(RESULT if done else STARTED, event.channel, HELLO if done else b'{"pid":1}')
+                writer.write(link.data_to_send())
+            number = 3
+            while True:
+                writer.write(frame(DATA, 2, b"x" * 1000, number))
+                if number > 200 and number % 10 == 0:  # the first beat comes after a second
+                    writer.write(frame(PONG, 0, bytes(8), 0, stream=0))
+                await writer.drain()
+                number += 1
+                await asyncio.sleep(0.01)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(serve())
+        with ours:
+            async with GuestClient.connect(ours, hello_timeout=20, beat_interval=0.01, beat_limit=0.5) as guest:
+                with pytest.raises(GuestGone, match="not answered the beat"):
+                    async with guest.exec(["true"]) as process:
+                        await asyncio.wait_for(process.wait(), 20)
 
 
 async def test_a_guest_that_never_answers_a_request() -> None:
@@ -319,17 +448,17 @@ async def test_a_guest_that_never_answers_a_request() -> None:
             with pytest.raises(GuestTimeout, match="start the command"):
                 await guest.run(["true"])
             with pytest.raises(GuestTimeout, match="take any data"):
-                await guest.write_file("/x", bytes(1_000_000))
+                await guest.write_file("/x", bytes(2 * CHANNEL_WINDOW))
 
 
 async def test_an_agent_refuses_what_it_does_not_know() -> None:
     async with local_agent() as sock, GuestClient.connect(sock, hello_timeout=20) as guest:
         with pytest.raises(GuestError, match="ENOSYS"):
-            await guest._ask({"op": "dance"}, "dance")
+            await guest._ask(b'{"op": "dance"}', "dance")
         with pytest.raises(GuestError, match="EINVAL"):
-            await guest._ask({"op": "exec"}, "exec without words")
+            await guest._ask(b'{"op": "exec"}', "exec without words")
         with pytest.raises(GuestError, match="EINVAL"):
-            await guest._ask({"no": "op"}, "nothing")
+            await guest._ask(b'{"no": "op"}', "nothing")
         assert (await guest.stat("/")).kind == "directory"
 
 

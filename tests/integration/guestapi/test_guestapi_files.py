@@ -133,4 +133,7 @@ async def test_stat(guest: GuestClient, tmp_path: Path) -> None:
 
 async def test_a_local_agent_leaves_the_clock_and_the_machine_alone(guest: GuestClient) -> None:
     assert await guest.sync_clock() is False
+    name, hosts = os.uname().nodename, Path("/etc/hosts").read_bytes()
+    assert await guest.set_identity(host_name="changed", machine_id="1" * 32) is False
+    assert (os.uname().nodename, Path("/etc/hosts").read_bytes()) == (name, hosts)
     await guest.shut_down()

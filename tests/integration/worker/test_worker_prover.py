@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from leveret_proto.capability import Capabilities
 from leveret_worker.images import ImageStore
 from leveret_worker.prover import Prover
 from leveret_worker.qemu import Accelerator
 from tests.support.probes import ARCH, ChosenProbes, Watched, add_image, remove_image
+
+ALLOWED = Capabilities(tags=("trusted",), memory_mib=1024, cpus=2)
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ async def proving(
     store: ImageStore, probes: ChosenProbes, *, interval: float = 1000.0, rescan: float = 1000.0
 ) -> AsyncIterator[Watched]:
     """A prover at work, after its first round."""
-    prover = Prover(store, probes, tags=("trusted",), interval=interval, rescan=rescan)
+    prover = Prover(store, probes, allowed=ALLOWED, interval=interval, rescan=rescan)
     watched = Watched(prover)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(prover.run(watched.changed))
@@ -101,6 +104,18 @@ async def test_what_was_never_proved_is_tried_once(store: ImageStore) -> None:
         assert watched.prover.accelerator(ARCH) is Accelerator.TCG
         await watched.prover.prove_now()
         assert probes.trials == 2
+
+
+async def test_another_kernel_or_emulator_has_everything_tried_anew(store: ImageStore) -> None:
+    add_image(store, "test/one")
+    probes = ChosenProbes()
+    async with proving(store, probes, rescan=0.02) as watched:
+        assert watched.prover.offer.kvm == (ARCH,)
+        probes.virtualised = False
+        trials = probes.trials
+        probes.kernel = "two"
+        await watched.until(lambda: watched.prover.offer.kvm == ())
+        assert probes.trials == trials + 2  # what was proved is tried twice before it falls
 
 
 async def test_a_trial_asked_for_during_another_begins_after_it(store: ImageStore) -> None:

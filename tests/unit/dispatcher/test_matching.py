@@ -13,13 +13,19 @@ from leveret_proto.messages import Place, Reason
 
 A = Requirement(arch="x86_64", image="a")
 B = Requirement(arch="x86_64", image="b")
+A_ROOMY = Requirement(arch="x86_64", image="a", memory_mib=2048, cpus=2)
 A_BIG = Requirement(arch="x86_64", image="a", tags=("disk=large",))
-REQUIREMENTS = (A, B, A_BIG)
+REQUIREMENTS = (A, B, A_BIG, A_ROOMY)
 ALICE, BOB = "~alice", "~bob"
 
 
-def offer(*images: str, tags: tuple[str, ...] = ()) -> Capabilities:
-    return Capabilities(images=tuple(ImageOffer(arch="x86_64", name=name, digest="0") for name in images), tags=tags)
+def offer(*images: str, tags: tuple[str, ...] = (), roomy: bool = False) -> Capabilities:
+    return Capabilities(
+        images=tuple(ImageOffer(arch="x86_64", name=name, digest="0") for name in images),
+        tags=tags,
+        memory_mib=4096 if roomy else 1024,
+        cpus=4 if roomy else 1,
+    )
 
 
 def session(name: str, offered: Capabilities, *tokens: str) -> Session:
@@ -212,6 +218,18 @@ def test_empty_lines_are_forgotten_when_there_are_many(monkeypatch: pytest.Monke
     assert pairs(index) == [(99, "w")]
 
 
+def test_jobs_that_ask_for_more_wait_for_a_worker_that_has_it_and_others_do_not() -> None:
+    index = Matching()
+    index.add(1, ALICE, A_ROOMY, 0, Reason.SUBMITTED)
+    index.add(2, ALICE, A, 0, Reason.SUBMITTED)
+    small = session("small", offer("a"), "t1", "t2")
+    index.seat(small)
+    assert pairs(index) == [(2, "small")]
+    assert index.explain(A_ROOMY).endswith("with 2GiB of memory, 2 cpus; nearest is small, which lacks memory 2GiB")
+    index.seat(session("roomy", offer("a", roomy=True), "t3"))
+    assert pairs(index) == [(1, "roomy")]
+
+
 class MatchingMachine(RuleBasedStateMachine):
     """Jobs, sessions and tokens come and go; after each match nothing that fits may be left over."""
 
@@ -241,11 +259,13 @@ class MatchingMachine(RuleBasedStateMachine):
         name=st.sampled_from("xyz"),
         images=st.sets(st.sampled_from("ab")),
         tagged=st.booleans(),
+        roomy=st.booleans(),
         draining=st.booleans(),
     )
-    def session_is_seated(self, name: str, images: set[str], tagged: bool, draining: bool) -> None:
+    def session_is_seated(self, name: str, images: set[str], tagged: bool, roomy: bool, draining: bool) -> None:
         one = self.sessions.setdefault(name, session(name, Capabilities()))
-        one.offer, one.draining = offer(*sorted(images), tags=("disk=large",) if tagged else ()), draining
+        one.offer = offer(*sorted(images), tags=("disk=large",) if tagged else (), roomy=roomy)
+        one.draining = draining
         self.index.seat(one)
 
     @rule(name=st.sampled_from("xyz"))

@@ -92,7 +92,7 @@ def test_frames_of_an_earlier_session_do_not_reach_the_next_one() -> None:
     heard = agent.receive_data(second.data_to_send())
     assert isinstance(heard[0], Opened)
     assert not heard[0].resumed
-    assert not agent.channels
+    assert not agent.channels.opened
     answered = second.receive_data(stale + agent.data_to_send())
     assert [type(event) for event in answered] == [Opened]
     assert second.open_channel(b"{}") == 1
@@ -161,6 +161,18 @@ def test_a_damaged_preamble_is_ignored() -> None:
     assert len(agent.receive_data(whole)) == 1
 
 
+@pytest.mark.parametrize("stray", [MAGIC, PREAMBLE.pack(MAGIC, AGENT, 1, 1, 0, 1, bytes(16), 0, 0)])
+def test_a_guest_that_says_preambles_without_end_is_at_fault(stray: bytes) -> None:
+    host, _ = opened_pair()
+    host.lose_connection()
+    host.open_connection()
+    host.receive_data(stray * codec.MAX_STRAY_PREAMBLES)
+    host.open_connection()  # each connection may be torn anew
+    host.receive_data(stray * codec.MAX_STRAY_PREAMBLES)
+    with pytest.raises(ProtocolViolation, match="begin no connection"):
+        host.receive_data(stray * 16)
+
+
 def test_an_agent_that_was_restarted_cannot_resume() -> None:
     host, agent = opened_pair()
     host.open_channel(b"{}")
@@ -172,6 +184,19 @@ def test_an_agent_that_was_restarted_cannot_resume() -> None:
     assert isinstance(event, Opened)
     assert not event.resumed
     assert not host.is_open
+
+
+def test_an_agent_that_was_restarted_tells_a_host_that_talks_on() -> None:
+    host, agent = opened_pair()
+    host.open_channel(b"{}")
+    exchange(host, agent)
+    fresh = Link(AGENT)
+    for _ in range(2):
+        host.ping(1)
+        fresh.receive_data(host.data_to_send())
+    (fault,) = host.receive_data(fresh.data_to_send())  # once is enough
+    assert isinstance(fault, Frame)
+    assert (fault.kind, fault.payload) == (codec.FAULT, b"this is no preamble, and there is no connection")
 
 
 def test_without_a_common_version_the_host_says_so() -> None:
@@ -274,6 +299,37 @@ def test_an_agent_that_is_lied_to_says_so_and_takes_a_new_connection() -> None:
     assert agent.receive_data(raw_frame(codec.REQUEST, 1)) == []
     host.open_connection()
     assert len(exchange(host, agent)[1]) == 1
+
+
+def test_a_preamble_is_acted_on_once_though_a_violation_follows_it_at_once() -> None:
+    host, agent = Link(HOST, NONCE), Link(AGENT)
+    host.open_connection()
+    preamble = host.data_to_send()
+    with pytest.raises(ProtocolViolation):
+        agent.receive_data(preamble + raw_frame(codec.REQUEST, 1, sequence=9))
+    agent.fail("wrong")
+    agent.data_to_send()
+    assert agent.receive_data(b"") == []
+    assert agent.receive_data(b"more") == []
+    assert agent.data_to_send() == b""
+
+
+def test_a_session_that_went_wrong_is_not_resumed_and_what_follows_is_read() -> None:
+    """A preamble right behind the violation is not lost; what stood before the violation is, so nothing can go on."""
+    host, agent = opened_pair()
+    host.open_channel(b"{}")
+    lost = host.data_to_send()
+    host.open_connection()
+    with pytest.raises(ProtocolViolation):
+        agent.receive_data(lost + raw_frame(codec.REQUEST, 1, sequence=9) + host.data_to_send())
+    agent.fail("wrong")
+    (opened,) = agent.receive_data(b"")
+    assert isinstance(opened, Opened)
+    assert not opened.resumed
+    (answered,) = host.receive_data(agent.data_to_send())
+    assert isinstance(answered, Opened)
+    assert not answered.resumed
+    assert not host.is_open
 
 
 def credit(count: int) -> bytes:
@@ -382,7 +438,7 @@ def test_no_well_formed_frames_do_worse_to_the_host_than_a_violation(frames: lis
             sequence += not unsequenced
             number = 0 if unsequenced else sequence
             host.receive_data(raw_frame(kind, channel, payload, sequence=number, stream=stream))
-            for known in host.channels.values():
+            for known in host.channels.opened.values():
                 assert 0 <= known.may_send <= codec.CHANNEL_WINDOW
                 assert 0 <= known.may_receive <= codec.CHANNEL_WINDOW
     except ProtocolViolation:

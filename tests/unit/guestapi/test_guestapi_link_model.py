@@ -45,13 +45,13 @@ class LinkMachine(RuleBasedStateMachine):
 
     @rule()
     def open_channel(self) -> None:
-        if len(self.host.channels) < 3:
+        if len(self.host.channels.opened) < 3:
             self.host.open_channel(b'{"op":"model"}')
 
     @rule(side=st.sampled_from([HOST, AGENT]), data=DATA, which=st.integers(0, 2))
     def send(self, side: int, data: bytes, which: int) -> None:
         link = self.links[side]
-        channels = sorted(link.channels)
+        channels = sorted(link.channels.opened)
         if not channels:
             return
         number = channels[which % len(channels)]
@@ -100,7 +100,7 @@ class LinkMachine(RuleBasedStateMachine):
     def nobody_exceeds_credit_or_window(self) -> None:
         for side, link in self.links.items():
             assert link._unacknowledged_bytes <= codec.LINK_WINDOW + codec.CHANNEL_WINDOW
-            for number, channel in link.channels.items():
+            for number, channel in link.channels.opened.items():
                 under_way = len(self.sent.get((side, number), b"")) - len(self.heard.get((side, number), b""))
                 assert under_way <= codec.CHANNEL_WINDOW - channel.may_send <= codec.CHANNEL_WINDOW
 
@@ -116,7 +116,7 @@ class LinkMachine(RuleBasedStateMachine):
             for side in (HOST, AGENT):
                 self.deliver(side, len(self.wires[side]))
         assert self.heard == self.sent
-        assert set(self.host.channels) == set(self.agent.channels)
+        assert set(self.host.channels.opened) == set(self.agent.channels.opened)
 
 
 TestLinkModel = LinkMachine.TestCase

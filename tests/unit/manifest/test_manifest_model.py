@@ -67,7 +67,10 @@ MANIFESTS = st.fixed_dictionaries(
             {},
             optional={
                 "requires": st.fixed_dictionaries({}, optional={"kvm": st.booleans(), "tags": st.just(["disk=large"])}),
+                "memory": st.integers(64, 2048).map(lambda mib: mib * 1024 * 1024),
+                "cpus": st.integers(1, 256),
                 "time_limit": st.integers(1, MAX_TIME_LIMIT),
+                "task_time_limit": st.integers(1, MAX_TIME_LIMIT),
                 "artifacts_on": st.sampled_from(["success", "always"]),
             },
         ),

@@ -416,10 +416,19 @@ def test_what_nobody_has_ever_offered_is_rejected_by_policy() -> None:
 
 def test_leveret_takes_requirements_a_time_limit_and_when_to_keep_artifacts() -> None:
     own = accept(
-        BASE + "leveret:\n  requires: {kvm: true, tags: [disk=large, gpu]}\n  time_limit: 90\n  artifacts_on: always\n"
+        BASE + "leveret:\n  requires: {kvm: true, tags: [disk=large, gpu]}\n  time_limit: 90\n  task_time_limit: 1m\n"
+        "  artifacts_on: always\n"
     ).leveret
     assert (own.requires.kvm, own.requires.tags) == (True, ("disk=large", "gpu"))
-    assert (own.time_limit, own.artifacts_on) == (90, "always")
+    assert (own.time_limit, own.task_time_limit, own.artifacts_on) == (90, 60, "always")
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"), [("2GiB", 2048), ("512MiB", 512), ("'64 MiB'", 64), ("1073741824", 1024), ("1024GiB", 1024 * 1024)]
+)
+def test_memory_is_asked_for_in_whole_mib(text: str, mib: int) -> None:
+    own = accept(f"{BASE}leveret: {{memory: {text}, cpus: 4}}\n").leveret
+    assert (own.memory, own.cpus) == (mib * 1024 * 1024, 4)
 
 
 @pytest.mark.parametrize(
@@ -437,6 +446,16 @@ def test_time_limits(text: str, seconds: int) -> None:
         ("{time_limit: soon}", 23, ".time_limit"),
         ("{time_limit: 604801}", 23, ".time_limit"),
         ("{time_limit: yes}", 23, ".time_limit"),
+        ("{memory: 63MiB}", 19, ".memory"),
+        ("{memory: 1025GiB}", 19, ".memory"),
+        ("{memory: 2GB}", 19, ".memory"),
+        ("{memory: 2147483649}", 19, ".memory"),
+        ("{memory: much}", 19, ".memory"),
+        ("{memory: yes}", 19, ".memory"),
+        ("{cpus: 0}", 17, ".cpus"),
+        ("{cpus: 257}", 17, ".cpus"),
+        ("{cpus: two}", 17, ".cpus"),
+        ("{cpus: 1.5}", 17, ".cpus"),
         ("{artifacts_on: failure}", 25, ".artifacts_on"),
         ("{requires: kvm}", 21, ".requires"),
         ("{requires: {kvm: maybe}}", 27, ".requires.kvm"),

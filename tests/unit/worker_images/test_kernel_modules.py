@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leveret_worker.images import ImageError
-from leveret_worker.images.kernel import load_order, take_kernel, take_modules
+from leveret_worker.images.kernel import load_order, require_static, take_file, take_modules
 
 # As depmod writes it for Debian 12's kernel: dependencies come in reverse order of loading.
 BOOKWORM = """\
@@ -67,12 +67,18 @@ def test_modules_are_unpacked_in_their_order(tmp_path: Path) -> None:
 
 def test_one_kernel_must_match(tmp_path: Path) -> None:
     (tmp_path / "boot").mkdir()
-    with pytest.raises(ImageError, match="matches nothing"):
-        take_kernel(tmp_path, "boot/vmlinuz-*", tmp_path / "kernel")
+    with pytest.raises(ImageError, match=r"kernel: boot/vmlinuz-\* must .* matches nothing"):
+        take_file(tmp_path, "kernel", "boot/vmlinuz-*", tmp_path / "kernel")
     (tmp_path / "boot/vmlinuz-1").write_bytes(b"1")
     (tmp_path / "boot/vmlinuz-old").symlink_to("vmlinuz-1")
-    take_kernel(tmp_path, "boot/vmlinuz-*", tmp_path / "kernel")
+    take_file(tmp_path, "kernel", "boot/vmlinuz-*", tmp_path / "kernel")
     assert (tmp_path / "kernel").read_bytes() == b"1"
     (tmp_path / "boot/vmlinuz-2").write_bytes(b"2")
     with pytest.raises(ImageError, match="boot/vmlinuz-1, boot/vmlinuz-2"):
-        take_kernel(tmp_path, "boot/vmlinuz-*", tmp_path / "kernel")
+        take_file(tmp_path, "kernel", "boot/vmlinuz-*", tmp_path / "kernel")
+
+
+def test_a_busybox_that_needs_a_loader_is_refused(tmp_path: Path) -> None:
+    require_static(Path("/bin/busybox"))
+    with pytest.raises(ImageError, match="sh must be linked statically"):
+        require_static(Path("/bin/sh"))

@@ -15,7 +15,7 @@ from leveret_client.output import Output
 from leveret_client.running import run
 
 if TYPE_CHECKING:
-    from leveret_embedded.stack import Options, Stack
+    from leveret_embedded.stack import Network, Options, Stack
 
 
 def default_owner() -> str:
@@ -44,10 +44,10 @@ def default_owner() -> str:
 )
 @click.option(
     "--network",
-    type=click.Choice(["none", "egress"]),
+    type=click.Choice(["none", "egress", "full"]),
     default="egress",
     show_default=True,
-    help="What guests reach: nothing, or the outside.",
+    help="What guests reach: nothing, the public outside, or all that this machine reaches.",
 )
 def up(
     executor: str,
@@ -56,7 +56,7 @@ def up(
     slots: int | None,
     images: Path | None,
     mirrors: tuple[str, ...],
-    network: str,
+    network: "Network",
 ) -> None:
     """Run broker, database and all services on this machine until Ctrl-C.
 
@@ -69,7 +69,7 @@ def up(
         slots=slots,
         images=images,
         source_mirrors=_table(mirrors),
-        network="egress" if network == "egress" else "none",
+        network=network,
     )
     run(lambda: _up(base or endpoint.cache_folder() / "up", owner, options))
 

@@ -26,10 +26,13 @@ def schema() -> dict[str, Any]:
     }
     parts["Extension"]["additionalProperties"] = False
     parts["Requires"]["additionalProperties"] = False
-    for name in ("time_limit", "queue_deadline"):
+    for name in ("time_limit", "task_time_limit", "queue_deadline"):
         parts["Extension"]["properties"][name]["anyOf"].insert(
             1, {"type": "string", "pattern": "^(?=[0-9])([0-9]+h)?([0-9]+m)?([0-9]+s)?$"}
         )
+    parts["Extension"]["properties"]["memory"]["anyOf"].insert(
+        1, {"type": "string", "pattern": "^[0-9]{1,9} ?(MiB|GiB)$"}
+    )
     for part in (made, *parts.values()):
         for name, field in part.get("properties", {}).items():
             _loosen(field, optional=name not in part.get("required", ()))

@@ -27,8 +27,14 @@ from leveret_proto.manifest.sources import Source
 TASK_NAME = re.compile(r"[a-z0-9_-]{1,128}")
 #: A label such as `disk=large` that a worker must carry.
 TAG = re.compile(r"[!-~]{1,128}")
-#: Bound of `leveret.time_limit` and `leveret.queue_deadline`, in seconds: a week.
+#: Bound of the times under `leveret:`, in seconds: a week.
 MAX_TIME_LIMIT = 7 * 24 * 3600
+#: Bounds of `leveret.memory`, in bytes, which is a whole number of MIB.
+MIB = 1024 * 1024
+MIN_MEMORY = 64 * MIB
+MAX_MEMORY = 1024 * 1024 * MIB
+#: Bound of `leveret.cpus`.
+MAX_CPUS = 256
 
 Condition = Literal["success", "failure", "always"]
 CONDITIONS: tuple[Condition, ...] = ("success", "failure", "always")
@@ -93,6 +99,17 @@ class Extension(_Part):
     time_limit: int | None = Field(
         None, ge=1, le=MAX_TIME_LIMIT, description="seconds the job may run, or a text as 90m, 1h30m"
     )
+    task_time_limit: int | None = Field(
+        None, ge=1, le=MAX_TIME_LIMIT, description="seconds each task may run, or a text as 10m"
+    )
+    memory: int | None = Field(
+        None,
+        ge=MIN_MEMORY,
+        le=MAX_MEMORY,
+        multiple_of=MIB,
+        description="bytes of memory of the machine, or a text as 512MiB, 2GiB",
+    )
+    cpus: int | None = Field(None, ge=1, le=MAX_CPUS, description="virtual processors of the machine")
     queue_deadline: int | None = Field(
         None, ge=1, le=MAX_TIME_LIMIT, description="seconds the job may wait for a worker, or a text as 2h"
     )

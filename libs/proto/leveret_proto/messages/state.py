@@ -58,9 +58,14 @@ class Reason(StrEnum):
     TASK_FAILED = "task-failed"
     SETUP_FAILED = "setup-failed"
     ARTIFACT_FAILED = "artifact-failed"
-    GUEST_LOST = "guest-lost"
+    BOOT_FAILED = "boot-failed"  # no machine came up
+    MACHINE_ENDED = "machine-ended"  # powered off, panicked, or its emulator died
+    AGENT_GONE = "agent-gone"  # the machine may run, what spoke for it does not
+    GUEST_LOST = "guest-lost"  # it fell silent
+    PROTOCOL_VIOLATION = "protocol-violation"  # the guest sent what it must not
     WORKER_FAULT = "worker-fault"
-    TIME_LIMIT = "time-limit"
+    TIME_LIMIT = "time-limit"  # the job's
+    TASK_TIME_LIMIT = "task-time-limit"
     QUEUE_DEADLINE = "queue-deadline"  # it waited longer than it may
     SECRET_MISSING = "secret-missing"
     CANCELLED = "cancelled"

@@ -1,6 +1,6 @@
 """Guest images: what they are (`image.yml`), how they are made (recipes), and where they are kept (the store).
 
-`python -m leveret_worker.images build debian/trixie` makes one; the worker opens it with `ImageStore.find`.
+`leveret-image build debian/trixie` makes one; the worker opens it with `ImageStore.find`, and keeps it with `using`.
 """
 
 from leveret_worker.images.errors import ImageError

@@ -3,16 +3,14 @@
 Only the recipe and what handles the tree it made runs as root; the result belongs to the caller.
 """
 
-import os
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from leveret_worker.images.errors import ImageError
-from leveret_worker.images.host import require_commands, require_root, run
-from leveret_worker.images.kernel import take_kernel, take_modules
+from leveret_worker.images.host import remove_tree, require_commands, require_root, run
+from leveret_worker.images.kernel import require_static, take_file, take_modules
 from leveret_worker.images.recipes import Recipe
 from leveret_worker.images.store import ImageManifest, ImageStore, StoredImage
 
@@ -51,15 +49,15 @@ def build_image(
     with store.building(recipe.name, architecture):
         if not force and (image := _current(recipe, architecture, store)) is not None:
             return image
-        require_commands({**OWN_NEEDS, **recipe.description.needs})
+        require_commands({**OWN_NEEDS, **recipe.needs(architecture)})
         require_root()
         work = store.work_directory(recipe.name, architecture)
-        _remove(work)
+        remove_tree(work)
         work.mkdir(parents=True)
         try:
             return _Build(recipe, architecture, store, step, work).run(mirror)
         finally:
-            _remove(work)
+            remove_tree(work)
 
 
 def _current(recipe: Recipe, architecture: str, store: ImageStore) -> StoredImage | None:
@@ -92,7 +90,9 @@ class _Build:
             # Devices are not unpacked (containers may not make them): the guest's /dev is the kernel's own.
             self._root("tar", "-C", str(self.tree), "--numeric-owner", "--exclude=./dev/*", "-xpf", str(self.archive))
             self.archive.unlink()
-            take_kernel(self.tree, description.kernel, self.result / "kernel")
+            take_file(self.tree, "kernel", description.kernel, self.result / "kernel")
+            take_file(self.tree, "busybox", description.busybox, self.result / "busybox")
+            require_static(self.result / "busybox")
             take_modules(self.tree, description.modules, self.result / "modules")
             # They would lie in every guest twice.
             self._root("find", str(self.tree / "boot"), "-mindepth", "1", "-delete")
@@ -134,13 +134,3 @@ class _Build:
 
     def _root(self, *command: str) -> None:
         run(list(command), log=self.log, limit=STEP_LIMIT, root=True)
-
-
-def _remove(work: Path) -> None:
-    """Remove a build's directory, with the root-owned tree in it."""
-    if not work.exists():
-        return
-    if os.geteuid() != 0 and (work / "tree").exists():
-        log = work / "removal"
-        run(["rm", "-rf", "--one-file-system", str(work / "tree")], log=log, limit=STEP_LIMIT, root=True)
-    shutil.rmtree(work)

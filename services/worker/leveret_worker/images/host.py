@@ -12,6 +12,7 @@ from leveret_worker.images.errors import ImageError
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 _TAIL = 4000
 _TERMINATION_GRACE = 20
+_REMOVAL = 900.0
 
 
 def require_commands(needs: Mapping[str, str]) -> None:
@@ -81,6 +82,19 @@ def run(
             raise
     if status != 0:
         raise ImageError(f"{command[0]} ended with status {status}:\n{_tail(log)}")
+
+
+def remove_tree(work: Path) -> None:
+    """Remove a build's directory, with the root-owned tree in it, if it is there.
+
+    Raises:
+        ImageError: root's help is needed and not to be had.
+    """
+    if not work.exists():
+        return
+    if os.geteuid() != 0 and (work / "tree").exists():
+        run(["rm", "-rf", "--one-file-system", str(work / "tree")], log=work / "removal", limit=_REMOVAL, root=True)
+    shutil.rmtree(work)
 
 
 def _end(process: subprocess.Popen[bytes], prefix: list[str]) -> None:

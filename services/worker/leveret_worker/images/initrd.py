@@ -1,47 +1,43 @@
 """The initrd every guest boots with: the worker's own, so that an agent upgrade needs no new image.
 
-It holds a static busybox, the kernel modules of the image, and the agent. Its `/init` (`init.sh` beside this file)
+It holds busybox and kernel modules of the image, and the agent. Its `/init` (`init.sh` beside this file)
 mounts the root disk, prepares what a system's init would, and hands over to the image's `init`, the agent.
 """
 
 import hashlib
 import os
-import re
 import shlex
 import tempfile
 from importlib.resources import files
 from pathlib import Path
 
 from leveret_worker.images import cpio
-from leveret_worker.images.errors import ImageError
 from leveret_worker.images.store import StoredImage
 
-_BUSYBOX = ("/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static")
 
-
-def build_initrd(image: StoredImage, agent: bytes, busybox: Path | None = None) -> Path:
+def build_initrd(image: StoredImage, agent: bytes) -> Path:
     """The initrd for a guest of `image` with `agent` in it; made once for each content and kept in the store.
 
     Args:
         image: a stored image.
         agent: the source of the agent, laid at `/run/leveret/agent.py` in the guest.
-        busybox: a statically linked busybox of the guest's architecture; without it the host's own.
 
     Returns:
         An uncompressed cpio archive, readable by everyone; its name is the digest of its content.
-
-    Raises:
-        ImageError: there is no static busybox.
     """
     content = initrd_archive(
-        (busybox or _find_busybox()).read_bytes(),
+        image.busybox.read_bytes(),
         {path.name: path.read_bytes() for path in image.modules},
         image.description.guest.init,
         agent,
     )
     target = image.store.root / "initrds" / f"{hashlib.sha256(content).hexdigest()}.cpio"
-    if not target.exists():
+    try:
+        os.utime(target)  # `garbage.py` goes by when it was last asked for
+    except FileNotFoundError:
         _write_whole(target, content)
+    except PermissionError:
+        pass  # another user's: it ages, and is made again
     return target
 
 
@@ -58,19 +54,6 @@ def initrd_archive(busybox: bytes, modules: dict[str, bytes], init: list[str], a
         *(cpio.file(f"modules/{name}", content) for name, content in sorted(modules.items())),
     ]
     return cpio.archive(entries)
-
-
-def _find_busybox() -> Path:
-    for name in _BUSYBOX:
-        path = Path(name)
-        if path.is_file() and _is_static(path):
-            return path
-    raise ImageError("there is no statically linked busybox on this host: install the package busybox-static")
-
-
-def _is_static(path: Path) -> bool:
-    """Whether an ELF file asks for no dynamic loader: busybox in an initrd has none."""
-    return re.search(rb"/lib(64|x32)?/ld-[a-z0-9._-]+", path.read_bytes()[:4096]) is None
 
 
 def _write_whole(target: Path, content: bytes) -> None:

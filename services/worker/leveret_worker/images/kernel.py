@@ -1,6 +1,7 @@
-"""Taking the kernel and the modules an initrd needs out of an unpacked root file system."""
+"""Taking the kernel and what an initrd needs, busybox and modules, out of an unpacked root file system."""
 
 import lzma
+import re
 import stat
 from pathlib import Path
 
@@ -44,17 +45,27 @@ def _module_name(file: str) -> str:
     return file.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
 
 
-def take_kernel(root: Path, pattern: str, target: Path) -> None:
+def take_file(root: Path, key: str, pattern: str, target: Path) -> None:
     """Copy the one file of `root` that matches the glob `pattern` to `target`.
 
     Raises:
-        ImageError: none or several match.
+        ImageError: none or several match; it names `key`, the pattern's in `image.yml`.
     """
     found = [path for path in sorted(root.glob(pattern)) if stat.S_ISREG(path.lstat().st_mode)]
     if len(found) != 1:
         names = ", ".join(str(path.relative_to(root)) for path in found) or "nothing"
-        raise ImageError(f"kernel: {pattern} must match one file of the root file system, but matches {names}")
+        raise ImageError(f"{key}: {pattern} must match one file of the root file system, but matches {names}")
     target.write_bytes(found[0].read_bytes())
+
+
+def require_static(program: Path) -> None:
+    """Make sure that an ELF file asks for no dynamic loader: an initrd has none.
+
+    Raises:
+        ImageError: it does.
+    """
+    if re.search(rb"/lib(64|x32)?/ld-[a-z0-9._-]+", program.read_bytes()[:4096]) is not None:
+        raise ImageError(f"{program.name} must be linked statically (Debian's package is busybox-static)")
 
 
 def take_modules(root: Path, wanted: list[str], target: Path) -> None:
@@ -71,9 +82,12 @@ def take_modules(root: Path, wanted: list[str], target: Path) -> None:
             f"the root file system must hold the modules of one kernel, with modules.dep; it has {len(versions)}"
         )
     directory = versions[0].parent
-    order = load_order(versions[0].read_text(), (directory / "modules.builtin").read_text(), wanted)
-    for number, file in enumerate(order):
-        content = _uncompressed(directory / file)
+    try:
+        order = load_order(versions[0].read_text(), (directory / "modules.builtin").read_text(), wanted)
+        contents = [_uncompressed(directory / file) for file in order]
+    except OSError as error:
+        raise ImageError(f"the root file system lacks a part of its kernel's modules: {error}") from error
+    for number, (file, content) in enumerate(zip(order, contents, strict=True)):
         (target / f"{number:02d}-{_module_name(file)}.ko").write_bytes(content)
 
 

@@ -4,6 +4,7 @@ The worker holds no code for any distribution: how to install a package, where h
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -35,6 +36,8 @@ class ArchitectureDescription(_Part):
     """The kernel's name for the serial console, such as `ttyS0`."""
     variables: dict[Variable, str] = {}
     """Environment for the recipe, beside the image's own."""
+    foreign_needs: dict[str, str] = {}
+    """Commands the recipe calls beside `needs` on a host of another architecture."""
 
 
 class GuestDescription(_Part):
@@ -63,13 +66,15 @@ class GuestDescription(_Part):
 
 
 class ImageDescription(_Part):
-    """One `image.yml`."""
+    """One `image.yml`, with what it extends."""
 
     description: Annotated[str, Field(max_length=200)]
+    untried: Annotated[str, Field(max_length=400)] | None = None
+    """Why nobody has built this image yet, where that is so."""
     aliases: list[Annotated[str, Field(pattern=f"^{NAME.pattern}$")]] = []
     recipe: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$", max_length=200)]
     """A POSIX shell script beside or above `image.yml` that writes the root file system as a tar archive to its
-    standard output, with a kernel and its modules (`depmod` run) inside. It runs as root."""
+    standard output, with a kernel, its modules (`depmod` run) and a busybox inside. It runs as root."""
     needs: dict[str, str] = {}
     """Commands the recipe calls on the host, each with the Debian package that holds it."""
     variables: dict[Variable, str] = {}
@@ -79,30 +84,49 @@ class ImageDescription(_Part):
     ]
     kernel: Annotated[str, Field(pattern=r"^[^/\x00][^\x00]*$")]
     """A glob in the root file system that matches exactly one file."""
+    busybox: Annotated[str, Field(pattern=r"^[^/\x00][^\x00]*$")]
+    """A glob as well: a statically linked busybox of the guest's architecture, for the initrd."""
     modules: list[ModuleName] = []
     """Kernel modules needed to reach the root disk and the agent's port; their dependencies are found."""
     guest: GuestDescription
 
 
-def parse_image(text: str, where: str) -> ImageDescription:
-    """Read the text of an `image.yml`.
+def parse_image(data: Mapping[str, Any], where: str) -> ImageDescription:
+    """Make a description of what an `image.yml` holds, with what it extends merged in.
 
     Args:
-        text: the file's content.
+        data: see `parse_mapping` and `merged`.
         where: what to call the file in errors.
 
     Raises:
-        ImageError: not YAML, or not such a description; every fault is named with its path.
+        ImageError: not such a description; every fault is named with its path.
     """
-    try:
-        data: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ImageError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
     try:
         return ImageDescription.model_validate(data)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors()]
         raise ImageError(f"{where}: " + "; ".join(faults)) from error
+
+
+def parse_mapping(text: str, where: str) -> dict[str, Any]:
+    """The YAML mapping in `text`. Raises ImageError where it is none; `where` is what to call the file."""
+    try:
+        data: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ImageError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ImageError(f"{where}: must be a mapping, such as `description: Debian 13`")
+    return data
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`: mappings are merged, anything else is replaced."""
+    both = {
+        key: merged(base[key], value)
+        for key, value in over.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **over, **both}
 
 
 def check_name(name: str) -> str:

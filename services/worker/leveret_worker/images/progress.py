@@ -1,4 +1,4 @@
-"""Showing how an image build gets on: a moving line on a terminal, one plain line per finished step in a pipe."""
+"""Showing on a terminal how an image build gets on; nothing is said in a pipe."""
 
 import time
 from collections.abc import Iterator
@@ -25,7 +25,10 @@ class StepProgress:
         started = time.monotonic()
         line = f"{self._label}: {title}"
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as shown:
+        if not self._console.is_terminal:
+            yield
+            return
+        with Progress(*columns, console=self._console, transient=True) as shown:
             shown.add_task(line, total=None)
             yield
         self._console.print(f"{line}: {time.monotonic() - started:.1f} s", highlight=False, markup=False)

@@ -1,25 +1,26 @@
 """The content-addressed store of guest images: many readers, atomic replacement, no database.
 
-    objects/<digest>/{root.qcow2,kernel,modules/,manifest.json}   never changed; the digest is manifest.json's
+    objects/<digest>/{root.qcow2,kernel,busybox,modules/,manifest.json}   never changed; the digest is manifest.json's
     names/<image>/<architecture>                                  a text file holding the digest the name stands for
     initrds/<digest>.cpio                                         see initrd.py
     work/<image>.<architecture>/                                  a build under way
     locks/<image>.<architecture>                                  held by it
 
-A running build keeps using the object it opened while the name moves on to another.
+A running build keeps using the object it opened while the name moves on to another. `garbage.py` finds what may go: not
+what somebody holds by a lease (`using`), which is a shared lock on the object's manifest and so ends with its process.
 """
 
 import fcntl
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -43,7 +44,7 @@ class ImageManifest(BaseModel):
     """`manifest.json`: what an object is; its SHA-256 names the object."""
 
     model_config = ConfigDict(frozen=True)
-    format: int = 1
+    format: Literal[2] = 2
     name: str
     architecture: str
     made: datetime
@@ -72,6 +73,11 @@ class StoredImage:
     @property
     def kernel(self) -> Path:
         return self.directory / "kernel"
+
+    @property
+    def busybox(self) -> Path:
+        """Statically linked, of the guest's architecture."""
+        return self.directory / "busybox"
 
     @property
     def modules(self) -> list[Path]:
@@ -134,6 +140,18 @@ class ImageStore:
         """The files that tie a name and an architecture to a digest."""
         return sorted(path for path in (self.root / "names").glob("**/*") if path.is_file() and path.suffix != ".new")
 
+    def pointed(self) -> set[str]:
+        """The digests that names stand for now, of damaged images too. Raises ImageError where that can't be told."""
+        digests = set()
+        for pointer in self.pointers():
+            try:
+                digests.add(pointer.read_bytes().decode("ascii", "replace").strip())
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise ImageError(f"{pointer} can't be read: {error}") from error
+        return digests
+
     def open(self, digest: str) -> StoredImage:
         """The object of that digest; its manifest is verified, its big files are not (see `verify`).
 
@@ -183,14 +201,52 @@ class ImageStore:
         text = manifest.model_copy(update={"files": listed}).model_dump_json(indent=2).encode()
         digest = hashlib.sha256(text).hexdigest()
         (content / "manifest.json").write_bytes(text)
+        content.chmod(0o755)
         for path in content.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        content.chmod(0o755)
+            _to_disk(path)
         target = self.root / "objects" / digest
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(content, target)
-        self._point(manifest.name, manifest.architecture, digest)
+        with (content / "manifest.json").open("rb") as lease:
+            fcntl.flock(lease, fcntl.LOCK_SH)  # until a name stands for it
+            os.rename(content, target)
+            _to_disk(target.parent)
+            self._point(manifest.name, manifest.architecture, digest)
         return self.open(digest)
+
+    @contextmanager
+    def using(self, image: StoredImage) -> Iterator[None]:
+        """Hold a lease on `image`: as long as the context lasts its files stay. Many may hold one at once.
+
+        Raises:
+            ImageError: it was removed meanwhile; what its name stands for now is found by `find`.
+        """
+        path = image.directory / "manifest.json"
+        try:
+            stream = path.open("rb")
+        except OSError as error:
+            raise ImageError(f"image {image.manifest.name}: {error.strerror}: {path}") from error
+        with stream:
+            fcntl.flock(stream, fcntl.LOCK_SH)
+            if not path.exists():  # the lock was given by who has just removed it
+                raise ImageError(f"image {image.manifest.name}: {image.directory} was removed")
+            yield
+
+    @contextmanager
+    def alone_with(self, digest: str) -> Iterator[bool]:
+        """Whether nobody holds a lease on that object, or is just adding it; if so, nobody gets one in this context."""
+        try:
+            stream = (self.root / "objects" / digest / "manifest.json").open("rb")
+        except FileNotFoundError:  # half removed: nobody can hold it
+            yield True
+            return
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     @contextmanager
     def building(self, name: str, architecture: str) -> Iterator[None]:
@@ -205,13 +261,17 @@ class ImageStore:
         """Where a build of that image works; whoever holds `building` owns it."""
         return self.root / "work" / f"{_flat(check_name(name))}.{architecture}"
 
-    def prune(self) -> list[str]:
-        """Remove objects no name stands for any more; gives back their digests. Not while machines boot from them."""
-        kept = {image.digest for image in self.images()}
-        gone = [path for path in (self.root / "objects").glob("*") if path.name not in kept]
-        for path in gone:
-            shutil.rmtree(path)
-        return [path.name for path in gone]
+    def abandoned_work(self) -> Iterator[Path]:
+        """Work directories of builds that were killed; each is held until the next is asked for."""
+        for path in sorted((self.root / "work").glob("*")):
+            lock = self.root / "locks" / path.name
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            with lock.open("wb") as stream:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield path
 
     def _point(self, name: str, architecture: str, digest: str) -> None:
         pointer = self._pointer(name, architecture)
@@ -238,6 +298,15 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    """Have a file or directory written out: after a crash a name must not stand for half an image."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _flat(name: str) -> str:

@@ -1,6 +1,10 @@
-"""Taking from QEMU what it does not need: it dies with the worker, is not root, and can't become it."""
+"""The words in front of a command that take from it what it does not need. Pure, but for who we are.
+
+Each function gives a command line that runs `words`; they are put in front of each other by `cage`.
+"""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +12,10 @@ from leveret_worker.qemu.arguments import Accelerator
 
 _NOBODY = 65534
 KVM_DEVICE = Path("/dev/kvm")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OPEN_FILES = 1024
+
+_JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1"; shift; done; shift; exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -32,20 +40,6 @@ def qemu_user(accelerator: Accelerator) -> QemuUser | None:
     return QemuUser(_NOBODY, _NOBODY, groups)
 
 
-def confined(command: list[str], user: QemuUser | None) -> list[str]:
-    """The command line that runs `command` confined: setpriv(1) becomes it, so the process id is the command's.
-
-    Args:
-        command: what to run.
-        user: whom to become, giving up all capabilities; None to stay who we are.
-    """
-    options = ["--no-new-privs", "--pdeathsig", "KILL"]
-    if user is not None:
-        groups = ["--groups", ",".join(map(str, user.groups))] if user.groups else ["--clear-groups"]
-        options += [f"--reuid={user.uid}", f"--regid={user.gid}", *groups, "--inh-caps=-all", "--bounding-set=-all"]
-    return ["setpriv", *options, "--", *command]
-
-
 def may_open(device: Path, user: QemuUser | None) -> bool:
     """Whether `user` (None: who we are) may read and write `device`, by its owner, group and mode."""
     if user is None:
@@ -58,3 +52,64 @@ def may_open(device: Path, user: QemuUser | None) -> bool:
     else:
         bits = status.st_mode
     return bits & 0o6 == 0o6
+
+
+def confined(words: Sequence[str], user: QemuUser | None) -> list[str]:
+    """Dies with its parent, gains no privilege, and is `user` without any capability (None: who we are)."""
+    options = ["--no-new-privs", "--pdeathsig", "KILL"]
+    if user is not None:
+        groups = ["--groups", ",".join(map(str, user.groups))] if user.groups else ["--clear-groups"]
+        options += [f"--reuid={user.uid}", f"--regid={user.gid}", *groups, "--inh-caps=-all", "--bounding-set=-all"]
+    return ["setpriv", *options, "--", *words]
+
+
+def leashed(words: Sequence[str]) -> list[str]:
+    """For a tool of ours that works on files of ours: dies with the worker, and gains no privilege."""
+    return confined(words, None)
+
+
+def joined(words: Sequence[str], groups: Sequence[Path]) -> list[str]:
+    """In these control groups; `groups` are the files that a process joins them by."""
+    return ["sh", "-c", _JOIN, "sh", *map(str, groups), "--", *words]
+
+
+def bounded(words: Sequence[str], file_bytes: int) -> list[str]:
+    """No file that it writes grows beyond `file_bytes`: it is told so by an error (EFBIG), not killed by SIGXFSZ.
+
+    It leaves no core file, and sees nothing of our environment, where addresses have passwords in them.
+    """
+    limits = ["--core=0", f"--fsize={file_bytes}", f"--nofile={_OPEN_FILES}"]
+    return ["prlimit", *limits, "--", "env", "-i", "--ignore-signal=XFSZ", f"PATH={_PATH}", *words]
+
+
+def networked(words: Sequence[str], user_namespace: str | None, network_namespace: str) -> list[str]:
+    """In an existing network namespace; who is not root gets there through the user namespace that owns it."""
+    through = [] if user_namespace is None else [f"--user={user_namespace}", "--preserve-credentials"]
+    return ["nsenter", *through, f"--net={network_namespace}", "--", *words]
+
+
+def secluded(
+    words: Sequence[str], *, own_network: bool, devices: Sequence[Path] = (), resolver: int | None = None
+) -> list[str]:
+    """In namespaces of its own, made by bubblewrap(1): it sees no other process, and of the host's files only /usr.
+
+    Args:
+        words: the command.
+        own_network: whether it gets a network namespace in which there is nothing.
+        devices: device files that it needs.
+        resolver: an inherited descriptor to read its /etc/resolv.conf from.
+    """
+    options = ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    options += ["--unshare-user", "--disable-userns", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
+    options += ["--unshare-cgroup-try"]
+    if own_network:
+        options.append("--unshare-net")
+    options += ["--ro-bind", "/usr", "/usr", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    for directory in ("bin", "sbin", "lib", "lib64"):
+        options += ["--symlink", f"usr/{directory}", f"/{directory}"]
+    options += ["--proc", "/proc", "--dev", "/dev"]
+    for device in devices:
+        options += ["--dev-bind", str(device), str(device)]
+    if resolver is not None:
+        options += ["--ro-bind-data", str(resolver), "/etc/resolv.conf"]
+    return ["bwrap", *options, "--remount-ro", "/dev", "--remount-ro", "/", "--", *words]

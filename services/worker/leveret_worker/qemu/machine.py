@@ -9,40 +9,32 @@ import os
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from leveret_worker.qemu.arguments import PORT_ID, Descriptors, MachineSpec, qemu_arguments
-from leveret_worker.qemu.confinement import QemuUser, confined
+from leveret_worker.qemu.arguments import PORT_ID, MachineSpec, MemoryFile
+from leveret_worker.qemu.cage import Cage
 from leveret_worker.qemu.console import BoundedText
 from leveret_worker.qemu.errors import MachineError
-from leveret_worker.qemu.processes import bury, finish, kill_switch
-from leveret_worker.qemu.qmp import MAX_MESSAGE, Monitor
+from leveret_worker.qemu.launch import BootFiles, Launch, make_overlay
+from leveret_worker.qemu.processes import bury, kill_switch
+from leveret_worker.qemu.qmp import Monitor
 
 START_LIMIT = 15.0
 """Seconds QEMU has until it answers on its monitor (not until the guest has booted)."""
-DISK_LIMIT = 10.0
-"""Seconds making an empty overlay disk may take."""
-
-
-@dataclass(frozen=True)
-class BootFiles:
-    """What a machine boots. QEMU's user must be able to read the files (0644), not to reach their directories."""
-
-    kernel: Path
-    initrd: Path
-    disk: Path
-    """qcow2; used as a backing file, never written."""
 
 
 class Machine:
     """A running QEMU. Made by `Machine.start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, kill: Callable[[], None], guest_socket: Path) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, kill: Callable[[], None], disk: Path, guest_socket: Path
+    ) -> None:
         self.pid = process.pid
         self.kill = kill
         """Ends QEMU at once."""
+        self.disk = disk
+        """What it writes: a qcow2 over what it boots."""
         self.guest_socket = guest_socket
         """Connect here, from this process, to talk to the agent: one connection at a time."""
         self.console = BoundedText()
@@ -53,11 +45,21 @@ class Machine:
         self._monitor: Monitor | None = None
         self._port_open = asyncio.Event()
         self._port_closed = asyncio.Event()
+        self._migrated = asyncio.Event()
+        self._migration = ""
 
     @classmethod
     @contextlib.asynccontextmanager
     async def start(
-        cls, spec: MachineSpec, boot: BootFiles, directory: Path, *, user: QemuUser | None
+        cls,
+        spec: MachineSpec,
+        boot: BootFiles,
+        directory: Path,
+        *,
+        cage: Cage,
+        layer: Path | None = None,
+        memory: MemoryFile | None = None,
+        background: bool = False,
     ) -> AsyncIterator[Self]:
         """Start a machine; it runs as long as the context.
 
@@ -65,7 +67,10 @@ class Machine:
             spec: how it looks.
             boot: what it boots.
             directory: for its overlay disk and socket; made here (it must not exist), removed at the end.
-            user: whom to run QEMU as, see `qemu_user`.
+            cage: what QEMU is started in.
+            layer: what lies over the disk of `boot`, and is not written either.
+            memory: where its memory is recorded, or was by another machine; see template.py.
+            background: let everything else on this host go first.
 
         Raises:
             MachineError: QEMU or its disk can't be started. What the body raises comes out as it is.
@@ -76,10 +81,13 @@ class Machine:
         guest_socket = Path(f"/proc/self/fd/{reach}/guest.socket")
         try:
             overlay = directory / "overlay.qcow2"
-            await _make_overlay(boot.disk, overlay)
-            process, control = await _launch(spec, boot, overlay, guest_socket, user)
+            below = (boot.disk,) if layer is None else (boot.disk, layer)
+            await make_overlay(below[-1], overlay)
+            disks = (*below, overlay)
+            launch = Launch(spec, boot.kernel, boot.initrd, disks, guest_socket, memory, background)
+            process, control = await launch.start(cage)
             with kill_switch(process) as kill:
-                async with cls(process, kill, guest_socket)._running(control) as machine:
+                async with cls(process, kill, overlay, guest_socket)._running(control) as machine:
                     yield machine
         finally:
             os.close(reach)
@@ -91,8 +99,7 @@ class Machine:
         failure: Exception | None = None
         assert self._process.stdout is not None and self._process.stderr is not None
         try:
-            reader, writer = await asyncio.open_unix_connection(sock=control, limit=MAX_MESSAGE)
-            self._monitor = Monitor(reader, writer, self._on_event)
+            self._monitor = await Monitor.over(control, self._on_event)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._monitor.run())
@@ -116,6 +123,11 @@ class Machine:
         if failure is not None:
             raise failure
 
+    @property
+    def exit_status(self) -> int | None:
+        """QEMU's; None while it runs."""
+        return self._process.returncode
+
     async def wait(self) -> int:
         """Wait until QEMU has ended by itself (the guest powered off, panicked or rebooted); gives its exit status."""
         return await self._process.wait()
@@ -138,10 +150,31 @@ class Machine:
         """Wait until the guest has closed the agent's port (no end of file tells it), or the machine ended."""
         await self._port_closed.wait()
 
-    async def execute(self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float = 10.0) -> Any:
+    async def wait_migrated(self, timeout: float) -> None:
+        """Wait until the device state has left or arrived (QEMU's event MIGRATION, which is to be switched on).
+
+        Raises:
+            MachineError: that failed, the machine ended, or it took longer than `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._migrated.wait()
+        except TimeoutError as error:
+            raise MachineError(self.describe(f"the device state did not pass within {timeout:g} s")) from error
+        if self._migration != "completed":
+            raise MachineError(self.describe(f"passing the device state: {self._migration or 'QEMU ended'}"))
+
+    async def execute(
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        timeout: float = 10.0,
+        descriptor: int | None = None,
+    ) -> Any:
         """Run a QMP command; see `Monitor.execute`."""
         assert self._monitor is not None
-        return await self._monitor.execute(command, arguments, timeout=timeout)
+        return await self._monitor.execute(command, arguments, timeout=timeout, descriptor=descriptor)
 
     def describe(self, fault: str) -> str:
         """`fault` with what QEMU and the guest's console said last."""
@@ -168,8 +201,12 @@ class Machine:
         await self._process.wait()
         self._port_open.set()
         self._port_closed.set()
+        self._migrated.set()
 
     def _on_event(self, name: str, data: dict[str, Any]) -> None:
+        if name == "MIGRATION" and data.get("status") in ("completed", "failed", "cancelled"):
+            self._migration = str(data["status"])
+            self._migrated.set()
         if name != "VSERPORT_CHANGE" or data.get("id") != PORT_ID:
             return
         if data.get("open") is True:
@@ -178,58 +215,3 @@ class Machine:
         else:
             self._port_open.clear()
             self._port_closed.set()
-
-
-async def _make_overlay(disk: Path, overlay: Path) -> None:
-    """Make an empty qcow2 over `disk`."""
-    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(disk.absolute()), "-F", "qcow2", str(overlay)]
-    try:
-        finished = await finish(confined(command, None), limit=DISK_LIMIT)
-    except FileNotFoundError as error:
-        raise MachineError(f"{error.filename} is not installed: it is in the package util-linux") from error
-    except TimeoutError as error:
-        raise MachineError(f"the machine's disk was not made within {DISK_LIMIT:g} s") from error
-    if finished.status != 0:
-        raise MachineError(f"the machine's disk can't be made: {finished.errors}")
-
-
-async def _launch(
-    spec: MachineSpec, boot: BootFiles, overlay: Path, guest_socket: Path, user: QemuUser | None
-) -> tuple[asyncio.subprocess.Process, socket.socket]:
-    """Start QEMU with everything it uses already open; gives the process and our end of its monitor."""
-    with contextlib.ExitStack() as opened:
-
-        def descriptor(path: Path, flags: int) -> int:
-            number = os.open(path, flags | os.O_CLOEXEC)
-            opened.callback(os.close, number)
-            return number
-
-        control, monitor = socket.socketpair()
-        opened.callback(monitor.close)
-        listening = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        try:
-            listening.bind(str(guest_socket))
-            listening.listen(1)
-            descriptors = Descriptors(
-                kernel=descriptor(boot.kernel, os.O_RDONLY),
-                initrd=descriptor(boot.initrd, os.O_RDONLY),
-                base=descriptor(boot.disk, os.O_RDONLY),
-                overlay=descriptor(overlay, os.O_RDWR),
-                guest=listening.fileno(),
-                monitor=monitor.fileno(),
-            )
-            process = await asyncio.create_subprocess_exec(
-                *confined(qemu_arguments(spec, descriptors), user),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                pass_fds=descriptors.all(),
-                cwd="/",
-            )
-        except OSError as error:
-            control.close()
-            raise MachineError(f"the machine can't be started: {error}") from error
-        except BaseException:
-            control.close()
-            raise
-        return process, control

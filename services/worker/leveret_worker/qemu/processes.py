@@ -16,6 +16,7 @@ class Finished:
     """A command that has ended."""
 
     status: int
+    output: str
     errors: str
     """The end of its standard error, on one line."""
 
@@ -53,6 +54,18 @@ async def bury(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
+@contextlib.contextmanager
+def _to_read(content: bytes) -> Iterator[int]:
+    """A descriptor to read `content` from. Not a pipe: a process that ends at once would close it under our writing."""
+    descriptor = os.memfd_create("leveret-input")
+    try:
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 async def finish(command: list[str], *, limit: float, requests: bytes = b"") -> Finished:
     """Run a command that writes little to its end, with `requests` as its standard input.
 
@@ -61,14 +74,16 @@ async def finish(command: list[str], *, limit: float, requests: bytes = b"") -> 
         TimeoutError: it did not end within `limit` seconds, and was killed.
     """
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+    with _to_read(requests) as given:
+        process = await asyncio.create_subprocess_exec(*command, stdin=given, stdout=pipe, stderr=pipe)
     with kill_switch(process) as kill:
         try:
             async with asyncio.timeout(limit):
-                _, errors = await process.communicate(requests)
+                output, errors = await process.communicate()
         except BaseException:
             kill()
             await bury(process)
             raise
     assert process.returncode is not None
-    return Finished(process.returncode, " ".join(errors.decode(errors="replace").split())[-500:])
+    shown = " ".join(errors.decode(errors="replace").split())[-500:]
+    return Finished(process.returncode, output.decode(errors="replace"), shown)

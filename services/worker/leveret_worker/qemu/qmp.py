@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import json
+import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from leveret_worker.qemu.errors import MachineError
 
@@ -13,26 +14,28 @@ MAX_MESSAGE = 1024 * 1024
 
 
 class Monitor:
-    """One QMP connection. `run` reads it and must be running while `execute` waits.
-
-    Args:
-        reader: made with a `limit` of MAX_MESSAGE.
-        writer: the same connection's other direction.
-        on_event: called with each event's name and data.
-    """
+    """One QMP connection. `run` reads it and must be running while `execute` waits."""
 
     def __init__(
         self,
+        control: socket.socket,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         on_event: Callable[[str, dict[str, Any]], None],
     ) -> None:
+        self._control = control
         self._reader = reader
         self._writer = writer
         self._on_event = on_event
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._closed = False
+
+    @classmethod
+    async def over(cls, control: socket.socket, on_event: Callable[[str, dict[str, Any]], None]) -> Self:
+        """A monitor over the connected Unix socket `control`; `on_event` is called with each event's name and data."""
+        reader, writer = await asyncio.open_unix_connection(sock=control, limit=MAX_MESSAGE)
+        return cls(control, reader, writer, on_event)
 
     async def run(self) -> None:
         """Read until QEMU closes the connection or breaks the protocol; whoever waits then gets a MachineError."""
@@ -50,8 +53,17 @@ class Monitor:
                 if not future.done():
                     future.set_exception(MachineError(reason))
 
-    async def execute(self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float = 10.0) -> Any:
+    async def execute(
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        timeout: float = 10.0,
+        descriptor: int | None = None,
+    ) -> Any:
         """Run a QMP command and give its return value.
+
+        `descriptor`: an open file of ours that goes with the command; QEMU gets a descriptor of its own for it.
 
         Raises:
             MachineError: QEMU refused it, went away, or did not answer within `timeout` seconds.
@@ -64,8 +76,7 @@ class Monitor:
         message = {"execute": command, "id": number} | ({"arguments": arguments} if arguments else {})
         try:
             async with asyncio.timeout(timeout):
-                self._writer.write(json.dumps(message).encode() + b"\n")
-                await self._writer.drain()
+                await self._send(json.dumps(message).encode() + b"\n", descriptor)
                 return await future
         except TimeoutError as error:
             raise MachineError(f"QMP {command}: no answer within {timeout:g} s") from error
@@ -73,6 +84,15 @@ class Monitor:
             raise MachineError(f"QMP {command}: QEMU closed its monitor") from error
         finally:
             del self._waiting[number]
+
+    async def _send(self, line: bytes, descriptor: int | None) -> None:
+        if descriptor is None:
+            self._writer.write(line)
+            await self._writer.drain()
+        elif self._writer.transport.get_write_buffer_size():
+            raise MachineError("QEMU does not read its monitor")
+        else:  # streams can't send descriptors
+            socket.send_fds(self._control, [line], [descriptor])
 
     async def close(self) -> None:
         """Close the connection."""
