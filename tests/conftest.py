@@ -13,6 +13,7 @@ from leveret_proto import permissions
 from tests.support.background import held_open
 from tests.support.databases import Database, new_database, prepared
 from tests.support.dispatcher_played import DispatcherPlayed
+from tests.support.guest_images import stored_image
 from tests.support.services import STASH, Services, services_in
 from tests.support.sources import broker_source, database_source
 from tests.support.vhosts import TestBroker, Vhost, new_vhost
@@ -34,6 +35,13 @@ def database_server() -> Iterator[str]:
     """A superuser's DSN of the session's database server, on which the services' roles exist."""
     with database_source() as dsn, held_open(lambda: prepared(dsn)) as server:
         yield server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def images(request: pytest.FixtureRequest) -> None:
+    """Builds what the file's `image` marks name before a test has connections, which would wither meanwhile."""
+    for mark in request.node.iter_markers("image"):
+        stored_image(*mark.args)
 
 
 @pytest.fixture

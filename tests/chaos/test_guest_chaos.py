@@ -31,7 +31,7 @@ from tests.support.services import Services
 from tests.support.system import System, manifest, open_system, roles
 from tests.support.vhosts import Vhost
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.vm, pytest.mark.image("test/minimal"), pytest.mark.timeout(3600)]
 
 IMAGE = "test/minimal"
 WORKERS = ("w1", "w2")

@@ -1,6 +1,7 @@
 """A manifest for another architecture runs where its emulator is installed, and says why it waits where it is not."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,17 @@ from tests.support.services import Service, Services
 from tests.support.system import System, manifest, open_system, roles
 from tests.support.vhosts import Vhost
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
-
 WORKER = "emulating"
 IMAGE = "test/minimal"
 ARCH = "aarch64" if os.uname().machine != "aarch64" else "x86_64"
 LIMIT = 180.0
+
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.image(IMAGE, ARCH),
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(shutil.which(f"qemu-system-{ARCH}") is None, reason=f"qemu-system-{ARCH} is not installed"),
+]
 
 
 def without_emulator(folder: Path) -> str:

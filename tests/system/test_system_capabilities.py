@@ -25,7 +25,7 @@ from tests.support.services import Services
 from tests.support.system import System, manifest, open_system, roles
 from tests.support.vhosts import Vhost
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.image("debian/trixie"), pytest.mark.timeout(900)]
 
 WORKER = "virtual"
 IMAGE = "debian/trixie"

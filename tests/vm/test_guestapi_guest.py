@@ -11,7 +11,7 @@ import pytest
 from leveret_guestapi import AgentGone, GuestClient
 from tests.support.guest_images import booted, stored_image
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.image("test/minimal"), pytest.mark.timeout(900)]
 
 MACHINE_ID = "0123456789abcdef" * 2
 NAMES = "cat /proc/sys/kernel/hostname /etc/hostname /etc/machine-id; grep -c job-17 /etc/hosts"

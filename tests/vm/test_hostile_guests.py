@@ -25,7 +25,7 @@ from tests.support.processes import until_gone
 from tests.support.services import Service, Services
 from tests.support.vhosts import Vhost
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.image("test/minimal"), pytest.mark.timeout(900)]
 
 IMAGE = "test/minimal"
 ARCH = "x86_64"

@@ -10,7 +10,7 @@ import pytest
 from leveret_worker.qemu import cgroup, groups
 from tests.support.guest_images import booted, stored_image
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.image("debian/trixie"), pytest.mark.slow, pytest.mark.timeout(900)]
 
 WORKER = """
 import asyncio, os, sys

@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 
 from leveret_worker.qemu import Network
+from tests.support.confining import whole
 from tests.support.guest_images import stored_image
 from tests.support.network_lab import CLIENT, HOST4, HOST6, PRIVATE, PUBLIC, may_make_labs, network_lab
 
 pytestmark = [
     pytest.mark.vm,
+    pytest.mark.image("debian/trixie"),
     pytest.mark.timeout(900),
+    whole,
     pytest.mark.skipif(not may_make_labs(), reason="needs root, to make network namespaces"),
 ]
 

@@ -22,7 +22,12 @@ from tests.support.sealed_secrets import SSH_KEY, new_pgp_key, sealed
 from tests.support.services import Services
 from tests.support.vhosts import Vhost
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.image("test/minimal"),
+    pytest.mark.image("debian/trixie"),
+    pytest.mark.timeout(900),
+]
 
 DEBIAN, MINIMAL = "debian/trixie", "test/minimal"
 #: Seconds from a cancel until its end is told, whatever state the guest is in: what is promised.

@@ -13,7 +13,7 @@ from tests.support.leavings import Holdings, memory, until_nothing_is_left
 from tests.support.services import Services
 from tests.support.vhosts import Vhost
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.vm, pytest.mark.image("test/minimal"), pytest.mark.timeout(7200)]
 
 IMAGE = "test/minimal"
 #: Builds after which a process has loaded, cached and pooled what it ever will.

@@ -90,6 +90,11 @@ def test_a_panic_ends_the_machine() -> None:
     assert "panic=-1" in kernel_command_line(SPEC).split()
 
 
+def test_no_guest_panics_of_a_timer_that_a_busy_host_held_up() -> None:
+    assert "no_timer_check" in kernel_command_line(dataclasses.replace(SPEC, architecture="x86_64")).split()
+    assert "no_timer_check" not in kernel_command_line(dataclasses.replace(SPEC, architecture="aarch64")).split()
+
+
 @pytest.mark.parametrize("fault", [{"memory_mib": 1}, {"vcpus": 0}])
 def test_impossible_machines_are_refused(fault: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="64 MiB"):

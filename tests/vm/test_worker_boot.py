@@ -20,7 +20,7 @@ from tests.support.guest_images import stored_image
 from tests.support.probes import ChosenProbes
 from tests.unit.worker.test_snapshot import BEAT
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.image("test/minimal"), pytest.mark.timeout(900)]
 
 MANIFEST = "image: test/minimal\ntasks:\n- one: 'true'\n"
 WITH_KVM = MANIFEST + "leveret: {requires: {kvm: true}}\n"

@@ -19,7 +19,7 @@ from tests.support.processes import alive, descendants, until_gone
 from tests.support.services import Service, Services
 from tests.support.vhosts import Vhost
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.image("debian/trixie"), pytest.mark.timeout(900)]
 
 IMAGE = "debian/trixie"
 #: Seconds from a cancel until the machine is gone and its slot claimed: what is promised.

@@ -7,12 +7,13 @@ import pytest
 
 from leveret_worker.qemu import CageRules, Cages, MachineError, MachineSpec, Network
 from leveret_worker.qemu.egress import Egress
+from tests.support.confining import whole
 from tests.support.network_lab import CLIENT, HOST4, HOST6, PRIVATE, PUBLIC, may_make_labs, network_lab
 from tests.support.processes import until_gone
 
 SPEC = MachineSpec("x86_64", "q35", "max", "ttyS0", network_card=True)
 
-pytestmark = pytest.mark.skipif(not may_make_labs(), reason="needs root, to make network namespaces")
+pytestmark = [whole, pytest.mark.skipif(not may_make_labs(), reason="needs root, to make network namespaces")]
 
 _BEGINNING = """
 import asyncio, os, subprocess, sys
