@@ -23,7 +23,7 @@ GROWTH = 4 * 1024 * 1024
 MANIFEST = f"image: {IMAGE}\ntasks:\n- one: head -c 100000 /dev/zero >made\nartifacts: [made]\n"
 
 
-@pytest.mark.parametrize("builds", [20, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("builds", [10, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_builds_leave_nothing_behind(
     vhost: Vhost, dispatcher: DispatcherPlayed, services: Services, tmp_path: Path, builds: int
 ) -> None:
