@@ -224,6 +224,11 @@ async def redeclare(vhost: Vhost, **arguments: Any) -> None:
     await vhost.api("POST", f"bindings/{vhost.name}/e/{topology.RECORD}/q/{topology.REPLAY}", {"routing_key": "#"})
 
 
+async def asked_for_ever(client: Client, after: int | None) -> None:
+    while True:
+        await client.replay_page(after=after)
+
+
 async def test_a_cursor_of_a_stream_that_was_replaced_is_refused_with_what_to_do(
     stage: Stage, record: Recorder, alice: Client
 ) -> None:
@@ -234,8 +239,7 @@ async def test_a_cursor_of_a_stream_that_was_replaced_is_refused_with_what_to_do
     after = (await alice.replay_page(limit=1000)).next
     await redeclare(stage.vhost)
     with pytest.raises(CommandRefused, match=f"place {after} lies past the stream's end, .* begin anew, from a time"):
-        while True:  # until logsink has heard of it
-            await alice.replay_page(after=after)
+        await asked_for_ever(alice, after)  # until logsink has heard of it
     # the stream was away, and logs were stored all the same
     log = [json.loads(line) for line in sink.log.read_text().splitlines() if line.startswith("{")]
     assert sum(line["event"] == "ready" for line in log) == 1
