@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import os
 import signal
 import sys
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -114,6 +116,27 @@ async def test_leaving_kills_qemu_and_removes_its_directory(spec: MachineSpec, b
             raise Surprise
     assert not Path(f"/proc/{machine.pid}").exists()
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("raised", [None, MachineError("the build's end")])
+async def test_nothing_of_an_ended_machine_waits_for_the_cycle_collector(
+    spec: MachineSpec, boot: BootFiles, tmp_path: Path, raised: MachineError | None
+) -> None:
+    """A worker's collector looks seldom, and a guest decides how much its console holds."""
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(MachineError):
+            async with started(spec, boot, tmp_path / "m") as machine:
+                kept = weakref.ref(machine.console)
+                del machine
+                if raised is not None:
+                    raise raised
+        if raised is not None:
+            raised.__traceback__ = None
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 async def test_cancelling_kills_qemu_and_removes_its_directory(

@@ -26,8 +26,11 @@ async def watched(api: GuestClient, machine: Machine) -> AsyncIterator[None]:
             failure = error
         finally:
             watcher.cancel()
-    if failure is not None:
-        raise failure
+    try:
+        if failure is not None:
+            raise failure
+    finally:
+        failure = None  # an exception holds this frame, which is not to hold it
 
 
 async def _watch(api: GuestClient, machine: Machine) -> None:

@@ -120,8 +120,11 @@ class Machine:
             control.close()
             self.kill()
             await bury(self._process)
-        if failure is not None:
-            raise failure
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            failure = None  # an exception holds this frame, which is not to hold it
 
     @property
     def exit_status(self) -> int | None:

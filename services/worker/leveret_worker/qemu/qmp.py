@@ -95,7 +95,9 @@ class Monitor:
             socket.send_fds(self._control, [line], [descriptor])
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; no event is told any more."""
+        # Whoever listens holds this monitor: without the cycle, all that a machine kept is gone with its last user.
+        self._on_event = lambda name, data: None
         self._writer.close()
         try:
             await self._writer.wait_closed()
