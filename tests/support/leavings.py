@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tests.support.processes import descendants
@@ -49,16 +49,23 @@ def groups(pid: int) -> list[Path]:
 async def until_nothing_is_left(
     pid: int, spool: Path, before: Holdings, *, kept: tuple[str, ...] = (), limit: float = 30.0
 ) -> None:
-    """Wait until the worker holds nothing that it did not hold `before`; but of each descriptor in `kept` one."""
-    opened = Counter(name for name in _targets(pid) if any(part in name for part in kept))
-    before = replace(before, descriptors=before.descriptors | Counter(dict.fromkeys(opened, 1)))
+    """Wait until the worker holds nothing more than `before`, but for one descriptor named as each of `kept`."""
     left: dict[str, dict[str, int]] = {}
     try:
         async with asyncio.timeout(limit):
-            while left := Holdings.of(pid, spool).more_than(before):
+            while left := _without(Holdings.of(pid, spool).more_than(before), kept):
                 await asyncio.sleep(0.1)
     except TimeoutError:
         raise AssertionError(f"left behind by the worker: {left}") from None
+
+
+def _without(left: dict[str, dict[str, int]], kept: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """What is `left` but for one descriptor with each part of `kept` in its name."""
+    descriptors = Counter(left.get("descriptors", {}))
+    for part in kept:
+        descriptors -= Counter([name for name in descriptors if part in name][:1])
+    others = {kind: extra for kind, extra in left.items() if kind != "descriptors"}
+    return others | ({"descriptors": dict(descriptors)} if descriptors else {})
 
 
 def memory(pid: int, field: str = "VmRSS") -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from leveret_worker.qemu import MachineError, Origin, RecordedFiles, Template, Templates
+from leveret_worker.qemu import MachineError, Origin, RecordedFiles, Template, Templates, template_files
 from leveret_worker.qemu.memory import new_memory
 from leveret_worker.qemu.template import write
 from leveret_worker.qemu.template_files import UNUSED_LIMIT, recording
@@ -284,3 +284,29 @@ async def test_a_template_that_is_being_removed_is_not_used(templates: Templates
     finally:
         os.close(lock)
     assert await take(templates, origin(), recorder) is not None
+
+
+async def test_a_template_that_another_process_removes_while_it_is_loaded_leaves_nothing_open(
+    templates: Templates, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await take(templates, origin(), recorder)
+    templates.close()
+    load = template_files.load
+
+    def removed(directory: Path, files: RecordedFiles) -> Template:
+        monkeypatch.setattr(template_files, "load", load)
+        loaded = load(directory, files)
+        template_files.remove(directory)
+        return loaded
+
+    monkeypatch.setattr(template_files, "load", removed)
+    assert await take(templates, origin(), recorder) is not None
+    assert recorder.calls == 2
+    assert len([path for path in Path("/proc/self/fd").iterdir() if "guest-memory" in str(_target(path))]) == 1
+
+
+def _target(path: Path) -> Path | None:
+    try:
+        return path.readlink()
+    except FileNotFoundError:  # what listed the directory
+        return None

@@ -56,20 +56,21 @@ class LoadedTemplate:
     @classmethod
     def from_directory(cls, directory: Path, origin: Origin) -> Self:
         """Load and verify. Raises FileNotFoundError: there is none. MachineError: it is no good."""
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with contextlib.ExitStack() as opened:
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, lock)
             if not locked(lock, fcntl.LOCK_SH) or not same(directory, lock):
                 raise FileNotFoundError(f"{directory} is being removed")
             manifest = read_manifest(directory)
             if manifest.origin != origin:
                 raise MachineError("its manifest names another origin")
             template = load(directory, manifest.files)
-        except BaseException:
-            os.close(lock)
-            raise
-        os.utime(directory)
-        size = sum(length for _, length in manifest.files.memory_extents)
-        return cls(directory.name, template, lock, _identity(template.disk), size)
+            opened.callback(template.close)
+            os.utime(lock)
+            size = sum(length for _, length in manifest.files.memory_extents)
+            loaded = cls(directory.name, template, lock, _identity(template.disk), size)
+            opened.pop_all()
+            return loaded
 
     @property
     def changed(self) -> bool:
