@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from leveret_worker.qemu import Cage, CageRules, Cages, MachineError, MachineSpec, Network
+from leveret_worker.qemu.cage import host_resolver
 from leveret_worker.qemu.groups import Groups, NoGroupsError
 from tests.support.confining import whole
 from tests.support.processes import descendants, until_gone
@@ -236,3 +237,9 @@ async def test_without_namespaces_a_process_is_still_bounded_and_stripped(monkey
     assert status["CapEff"] == ["0" * 16]
     assert status["NoNewPrivs"] == ["1"]
     assert not any("LEVERET" in line for line in lines)
+
+
+def test_a_host_without_a_resolver_of_its_own_gives_its_guests_none(tmp_path: Path) -> None:
+    assert host_resolver(tmp_path / "resolv.conf") == ""
+    (tmp_path / "resolv.conf").write_bytes(b"nameserver 192.0.2.1\n")
+    assert host_resolver(tmp_path / "resolv.conf") == "nameserver 192.0.2.1\n"

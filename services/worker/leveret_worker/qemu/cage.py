@@ -241,8 +241,16 @@ def machine_limits(spec: MachineSpec) -> Limits:
 
 def _resolver(network: Network) -> int:
     """A descriptor from which the resolv.conf of a machine's QEMU is read: whom its guest's questions go to."""
-    text = f"nameserver {RESOLVER4}\n" if network is Network.EGRESS else Path("/etc/resolv.conf").read_text()
+    text = f"nameserver {RESOLVER4}\n" if network is Network.EGRESS else host_resolver(Path("/etc/resolv.conf"))
     number = os.memfd_create("resolv.conf", os.MFD_CLOEXEC)
     os.write(number, text.encode())
     os.lseek(number, 0, os.SEEK_SET)
     return number
+
+
+def host_resolver(path: Path) -> str:
+    """The host's own resolv.conf. A host without one asks 127.0.0.1 (resolv.conf(5)), and so does QEMU then."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
