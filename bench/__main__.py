@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import boot, first_line, grant, guest_api, guests, jobs, logs, manifests, scale
+from bench import boot, first_line, grant, guest_api, guests, jobs, logs, logs_crowd, logs_guest, manifests, scale
 from bench.result import Result
 from bench.setting import Bench
 
@@ -24,6 +24,8 @@ MEASURES = {
     "grant": grant.measure,
     "jobs": jobs.measure,
     "logs": logs.measure,
+    "logs_guest": logs_guest.measure,
+    "logs_crowd": logs_crowd.measure,
     "first_line": first_line.measure,
     "scale": scale.measure,  # last: it leaves its backlog behind
 }

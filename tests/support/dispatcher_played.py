@@ -15,8 +15,16 @@ from aio_pika.abc import AbstractIncomingMessage
 from leveret_proto import keys
 from leveret_proto.envelope import pack, unpack
 from leveret_proto.manifest import read
-from leveret_proto.messages import AttemptStatus, Grant, JobFacts, LogChunk, Message, WorkerBeat, WorkerClaim
-from leveret_proto.topology import CONTROL, DISPATCHER_STATUS, DISPATCHER_WORKERS, WORK, logsink_artifacts, logsink_logs
+from leveret_proto.messages import AttemptStatus, Grant, JobFacts, LogChunk, Message, Resend, WorkerBeat, WorkerClaim
+from leveret_proto.topology import (
+    CONTROL,
+    DISPATCHER_STATUS,
+    DISPATCHER_WORKERS,
+    RESEND,
+    WORK,
+    logsink_artifacts,
+    logsink_logs,
+)
 from tests.support.services import Service
 
 T = TypeVar("T", bound=Message)
@@ -40,6 +48,7 @@ def make_grant(beat: WorkerBeat, manifest: str, **given: Any) -> Grant:
         "manifest": reading.manifest,
         "time_limit": 60,
         "log_limit": 2**26,
+        "job_log_limit": 2**26,
         "artifact_limit": 2**26,
     }
     return Grant(**(fields | given))
@@ -82,6 +91,7 @@ class DispatcherPlayed:
         key = keys.parse_log_chunk(message.routing_key or "")
         chunk = LogChunk.model_validate(message.headers)
         content = self.logs.setdefault(key.task, bytearray())
+        content.extend(bytes(max(0, chunk.offset - len(content))))
         content[chunk.offset : chunk.offset + len(message.body)] = message.body
         if chunk.total is not None:
             self.ends[key.task] = chunk
@@ -95,14 +105,16 @@ class DispatcherPlayed:
                 await self.logged.wait()
 
     async def log(self, task: str) -> bytes:
-        """The whole log of `task`, once it is there to its proven end."""
+        """The whole log of `task`, once it is there as its end says; its chunks may come in any order."""
         async with asyncio.timeout(LIMIT):
-            while task not in self.ends or len(self.logs[task]) != self.ends[task].total:
+            while (whole := self._whole(task)) is None:
                 self.logged.clear()
                 await self.logged.wait()
-        content = bytes(self.logs[task])
-        assert hashlib.sha256(content).hexdigest() == self.ends[task].sha256
-        return content
+        return whole
+
+    def _whole(self, task: str) -> bytes | None:
+        end, content = self.ends.get(task), bytes(self.logs.get(task, b""))
+        return content if end is not None and hashlib.sha256(content).hexdigest() == end.sha256 else None
 
     async def _on_artifact(self, message: AbstractIncomingMessage) -> None:
         self.artifacts.extend(message.body)
@@ -113,6 +125,12 @@ class DispatcherPlayed:
 
     async def order(self, beat: WorkerBeat, order: Message) -> None:
         await self._publish(CONTROL, keys.control(beat.worker, beat.session), order)
+
+    async def ask_again(self, worker: str, wanted: Resend) -> None:
+        """Ask for parts of a log again, as logsink would, which has lost all that it had of any."""
+        self.logs.clear()
+        self.ends.clear()
+        await self._publish(RESEND, keys.worker(worker), wanted)
 
     async def _publish(self, exchange: str, key: str, message: Message) -> None:
         parcel = pack(message)

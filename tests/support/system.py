@@ -30,6 +30,7 @@ JOURNAL = "test.journal"
 LIMIT = 60.0
 SIGNING_KEY = base64.b64encode(bytes(range(32))).decode()
 SECRETS_KEY = base64.b64encode(bytes(range(1, 33))).decode()
+LINK_KEY = base64.b64encode(bytes(range(2, 34))).decode()
 #: In the order of starting: what takes work comes last.
 NAMES = ("logsink", "notifier", "dispatcher", "intake", "worker")
 #: What no test should wait long for: a dead leader, a dead try, the next try.
@@ -37,7 +38,7 @@ _SHORT: dict[str, dict[str, object]] = {
     "intake": {"default_arch": platform.machine()},
     "dispatcher": {"leader_renew": 0.3, "leader_stale": 1.5, "standby_look": 0.05, "canary": 0.3, "lease": 20,
                    "secrets_key": SECRETS_KEY},
-    "logsink": {},
+    "logsink": {"link_key": LINK_KEY},
     "notifier": {
         "signing_key": SIGNING_KEY, "allow_private_addresses": True, "webhook_seconds": 2, "smtp_seconds": 2,
         "claim_margin_seconds": 0.5, "retry_first_seconds": 0.3, "mail_from": "Leveret <leveret@builds.example.org>",

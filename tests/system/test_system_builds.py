@@ -1,12 +1,16 @@
 """Builds through all five services: how they end, what is told and kept of them, who is told by mail and webhook."""
 
 import asyncio
+import hashlib
 from contextlib import aclosing
+from pathlib import Path
 
+import aiohttp
 import pytest
 
 from leveret_client import LogBytes
 from leveret_proto.messages import DeliveryEvent, JobEvent, JobStatus, Reason, TaskEvent, TaskState
+from leveret_runtime.away import backoff
 from tests.support.journal import LIMIT, fetch, proven
 from tests.support.sinks import HttpSink, MailSink
 from tests.support.system import System, manifest
@@ -35,6 +39,64 @@ async def test_a_build_succeeds_with_its_logs_and_artifact(system: System) -> No
     statuses = [event.status for event in system.journal.of(job, JobEvent) if event.reason is not Reason.BUSY]
     assert statuses == [JobStatus.PENDING, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCESS]
     system.journal.check(job)
+
+
+@pytest.mark.parametrize("mib", [8, pytest.param(1024, marks=pytest.mark.slow)])
+@pytest.mark.timeout(600)
+async def test_a_large_artifact_of_a_failed_job_is_streamed_in_little_memory(system: System, mib: int) -> None:
+    before = peak_mib(system.running["worker"].pid)
+    script = f"head -c {mib}M /dev/urandom > big; sha256sum big | cut -c-64; exit 3"
+    job = await system.submit(manifest(("fill", script), artifacts=["big"], leveret={"artifacts_on": "always"}))
+    end = await system.journal.ended(job, 300)
+    assert (end.status, end.reason) == (JobStatus.FAILED, Reason.TASK_FAILED)
+    log = await proven((await system.journal.logs(end, 60))["fill"])
+    (artifact,) = end.artifacts
+    assert artifact.bytes == mib * 2**20
+    assert artifact.sha256.encode() in log.splitlines()
+    assert artifact.url is not None
+    assert await fetched(artifact.url) == (artifact.bytes, artifact.sha256)
+    assert peak_mib(system.running["worker"].pid) - before < 50
+    assert peak_mib(system.running["logsink"].pid) < 150
+
+
+def peak_mib(pid: int) -> int:
+    """The most memory that the process has had."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
+
+
+async def fetched(url: str) -> tuple[int, str]:
+    """Length and SHA-256 of what is served there, when the last bytes are stored and proven."""
+    digest, count = hashlib.sha256(), 0
+    async with asyncio.timeout(240), aiohttp.ClientSession() as http:
+        for delay in backoff():
+            async with http.get(url) as response:
+                if response.status == 200:
+                    async for piece in response.content.iter_any():
+                        digest.update(piece)
+                        count += len(piece)
+                    return count, digest.hexdigest()
+                assert response.status == 404
+            await asyncio.sleep(delay)
+    raise AssertionError("unreachable")
+
+
+async def test_a_log_that_logsink_has_lost_while_its_build_runs_comes_again(system: System) -> None:
+    """Row and file are gone, as after a restore from a backup: only the worker still has the bytes."""
+    gate = system.gate()
+    job = await system.submit(manifest(("build", f"seq 1 50000; {gate.script}; echo through")))
+    await system.until_rows(
+        "select from logsink.stream where job = $1 and label = 'build' and contiguous > 288000", job
+    )
+    await system.rows("delete from logsink.stream where job = $1 and label = 'build'", job)
+    (file,) = system.services.folder.glob(f"storage/*/{job}/1/*/build.log")
+    file.unlink()
+    gate.open()
+    log = (await system.journal.logs(await system.journal.ended(job)))["build"]
+    whole = await proven(log)
+    assert "".join(f"{number}\n" for number in range(1, 50001)).encode() in whole
+    assert whole.endswith(b"through\n")
+    assert "its worker is asked" in system.running["logsink"].log.read_text()
 
 
 async def test_a_failing_task_ends_the_job_and_the_tasks_after_it_are_skipped(system: System) -> None:

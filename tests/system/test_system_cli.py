@@ -104,7 +104,7 @@ async def test_a_job_is_shown_listed_watched_and_cancelled(system: System, tmp_p
             pass
         watching.terminate()
         await watching.communicate()
-    status, out, _ = await leveret(system, "logs", str(job), "--task", "wait")
+    status, out, _ = await leveret(system, "logs", str(job), "wait")
     assert status == exits.OK
     assert "waiting\n" in out
 

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -20,11 +20,12 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from leveret_client import Client, exits
+from leveret_client import Client, LogBytes, exits
 from leveret_client.errors import CommandRefused
 from leveret_embedded.stack import Options, Stack
 from leveret_proto.messages import MAX_SECRET, JobView
-from tests.support.system import OWNER, manifest
+from tests.support.journal import fetch
+from tests.support.system import OWNER, Gate, manifest
 
 LIMIT = 90
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -151,6 +152,81 @@ async def test_a_value_is_in_no_file_of_broker_database_or_services_nor_in_anyth
         for form in forms(secret):
             assert [path for path, content in files(base) if form in content] == []
             assert not any(form.decode() in words for words in told.words)
+
+
+#: Prints each secret in every encoding: at once, byte by byte, and split by pauses.
+PRINTING = """
+import base64, json, os, time
+from urllib.parse import quote, quote_plus
+
+def printed(data, size, pause=0):
+    for at in range(0, len(data), size):
+        os.write(1, data[at : at + size])
+        time.sleep(pause)
+    os.write(1, b"|\\n")
+
+for path in (".token", ".settings", ".ssh/id_rsa"):
+    value = open(path, "rb").read()
+    for part in {value, value.strip(), *value.splitlines()}:
+        text = part.decode()
+        encoded = [part, base64.b64encode(part), base64.urlsafe_b64encode(part), base64.encodebytes(part)]
+        encoded += [base64.b64encode(b":" * n + part + b"...") for n in (1, 2)]
+        encoded += [quote(text, safe="").encode(), quote_plus(text).encode()]
+        encoded += [json.dumps(text).encode(), part.hex().encode()]
+        for data in encoded:
+            printed(data, 100_000)
+            printed(data, 1)
+    printed(value, 7 * len(value) // 16, pause=0.15)
+"""
+
+
+async def test_a_build_that_prints_its_secrets_shows_none_of_them(told: Told) -> None:
+    token, exported, password, ssh = (new_value() for _ in range(4))
+    settings = b"export TOKEN=%s\nPASSWORD='%s'\n" % (exported, password)
+    key = b"-----BEGIN X PRIVATE KEY-----\n%s\n-----END X PRIVATE KEY-----\n" % ssh
+    await told.client.add_secret(token + b"\n", "file", path=".token", name="printed token")
+    await told.client.add_secret(settings, "file", path=".settings", name="printed settings")
+    uuid = (await told.client.add_secret(key, "ssh-key")).uuid
+    gate = Gate(told.stack.base / "printed")
+    script = (
+        'echo "$(cat .token)"',
+        '. ./.settings; echo "$PASSWORD" "the token is <$TOKEN>" >&2',
+        f"{sys.executable} - <<'END'",
+        PRINTING,
+        "END",
+        f"echo printed all; {gate.script}",
+    )
+    text = manifest(("print", "\n".join(script)), secrets=["printed token", "printed settings", uuid])
+    job = (await told.client.submit(text, project="p")).job
+    shown = bytearray()
+    secrets = (token, exported, password, ssh)
+    async with asyncio.timeout(LIMIT):
+        async for said in told.client.follow(job):
+            told.words.append(repr(said))
+            if isinstance(said, LogBytes):
+                shown += said.data
+                if b"printed all\n" in said.data and not gate.path.exists():
+                    spooled = list((told.stack.base / "spool" / "grants").rglob("logs/*"))
+                    assert any(b"printed all" in path.read_bytes() for path in spooled)
+                    assert secrets_in(secrets, told.stack.base / "spool" / "grants") == []
+                    gate.open()
+    assert (await told.client.show(job)).status == "success", shown.decode()
+    assert b"the token is <***>" in shown and b"-----BEGIN X PRIVATE KEY-----" in shown
+    logs = (await told.client.links(job)).logs
+    assert [log.state for log in logs] == ["sealed", "sealed"]
+    served = [await fetch(log.url) for log in logs]
+    assert any(b"printed all\n" in log for log in served)
+    await checkpoint(told.stack.database_url)
+    for secret in secrets:
+        assert not any(form in log for form in forms(secret) for log in (*served, bytes(shown)))
+        assert not any(form.decode() in words for form in forms(secret) for words in told.words)
+    assert secrets_in(secrets, told.stack.base) == []
+
+
+def secrets_in(secrets: Sequence[bytes], folder: Path) -> list[Path]:
+    """The files that hold one, in some form."""
+    wanted = [form for secret in secrets for form in forms(secret)]
+    return [path for path, content in files(folder) if any(form in content for form in wanted)]
 
 
 def new_value() -> bytes:

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -24,6 +24,7 @@ from leveret_proto.envelope import Parcel, pack
 from leveret_proto.ids import message_id as new_message_id
 from leveret_proto.manifest import Trigger
 from leveret_proto.messages import (
+    AskLinks,
     AskSecretsKey,
     CancelJob,
     CancelReply,
@@ -42,6 +43,7 @@ from leveret_proto.messages import (
     JobReply,
     JobStatus,
     JobView,
+    LinksReply,
     ListDead,
     ListJobs,
     ListReply,
@@ -281,6 +283,18 @@ class Client:
         except binascii.Error:
             raise NoAnswer("the answer's data is not base64") from None
 
+    async def links(self, job: int, *, attempt: int | None = None, seconds: int = 3600) -> LinksReply:
+        """Give links to what is stored of an attempt (the latest by default): its logs and its artifacts.
+
+        Args:
+            seconds: for how long those to a private job's work, at most a week.
+
+        Raises:
+            NotFound: there is no such job of this owner, nor a public one.
+            CommandRefused: the job is private, and this installation signs no links.
+        """
+        return await self._command(AskLinks(job=job, attempt=attempt, seconds=seconds), LinksReply)
+
     async def replay_page(
         self,
         *,
@@ -314,7 +328,7 @@ class Client:
 
     async def follow(
         self, job: int, *, state: Following | None = None, subscription: Subscription | None = None
-    ) -> AsyncIterator[Event | LogBytes]:
+    ) -> AsyncGenerator[Event | LogBytes, None]:
         """Give the job's events and log bytes until it has ended and its logs are told. Raises NotFound.
 
         Args:

@@ -34,6 +34,10 @@ class CursorUnusable(ClientError):
     """A subscriber's cursor can't be read or kept; the text says what to do."""
 
 
+class DownloadError(ClientError):
+    """A file could not be fetched whole; the text says why."""
+
+
 class SubmissionFailed(ClientError):
     """A manifest became no job. `answer` holds every fault."""
 

@@ -17,6 +17,7 @@ from leveret_proto.messages import (
     TaskEvent,
     TaskState,
 )
+from leveret_proto.tails import skipped
 
 _RAN = (TaskState.SUCCESS, TaskState.FAILED)
 
@@ -49,6 +50,8 @@ class _Log:
     closed: bool = False
     #: History had nothing more at `shown`; asked again only when something new is heard of the log.
     dry: bool = False
+    #: What comes next is the byte before a tail: the rest of its line is left out.
+    cut: bool = False
 
     @property
     def told(self) -> bool:
@@ -62,6 +65,8 @@ class Following:
     job: int
     #: The terminal event, or the job's view where the event was missed.
     end: JobEvent | JobView | None = None
+    #: Of a log that was there before, show about so many bytes of the end, from the start of a line on; None: all.
+    last: int | None = None
     _logs: dict[tuple[int, str], _Log] = field(default_factory=dict)
     _seen: dict[str, int] = field(default_factory=dict)
 
@@ -102,6 +107,8 @@ class Following:
     def on_list(self, reply: HistoryReply) -> None:
         """Take the list of stored logs."""
         for view in reply.logs:
+            if (view.attempt, view.task) not in self._logs and self.last is not None and view.bytes > self.last:
+                self._logs[view.attempt, view.task] = _Log(shown=view.bytes - self.last - 1, cut=True)
             self._reaches(view.attempt, view.task, view.bytes, closed=view.state != "open")
 
     def hole(self) -> Hole | None:
@@ -148,6 +155,11 @@ class Following:
         if offset > log.shown:
             return None  # a hole lies before it; history will bring both
         fresh = data[log.shown - offset :]
+        if fresh and log.cut:
+            left_out = skipped(fresh, ends=log.shown + len(fresh) == log.reaches)
+            log.cut = False
+            log.shown += left_out
+            fresh = fresh[left_out:]
         if not fresh:
             return None
         shown = LogBytes(attempt, task, log.shown, fresh)

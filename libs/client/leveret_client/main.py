@@ -3,12 +3,13 @@
 import click
 
 from leveret_client import exits
+from leveret_client.commands.artifacts import artifacts
 from leveret_client.commands.dead import dead
 from leveret_client.commands.demo import demo
 from leveret_client.commands.events import events
 from leveret_client.commands.group import group
 from leveret_client.commands.jobs import cancel, list_jobs, priority, retry, show
-from leveret_client.commands.logs import logs
+from leveret_client.commands.logs import links, logs
 from leveret_client.commands.secrets import secret
 from leveret_client.commands.submit import submit
 from leveret_client.commands.up import up
@@ -23,8 +24,8 @@ def main() -> None:
 
 
 COMMANDS = (
-    validate, submit, events, logs, show, list_jobs, explain, cancel, retry, priority, group, secret, workers, dead,
-    up, demo,
+    validate, submit, events, logs, artifacts, links, show, list_jobs, explain, cancel, retry, priority, group, secret,
+    workers, dead, up, demo,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

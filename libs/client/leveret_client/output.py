@@ -1,5 +1,6 @@
 """How the command shows things: colours on a terminal, plain lines in a pipe, JSON documents with `--json`."""
 
+import asyncio
 import json
 import sys
 from typing import Any
@@ -55,6 +56,10 @@ class Output:
     def line(self, *parts: tuple[str, str] | str) -> None:
         """Print a line of (text, style) parts."""
         self.console.print(Text.assemble(*parts))
+
+    def row(self, *fields: str) -> None:
+        """Print fields as one line: apart on a terminal, between tabs in a pipe."""
+        click.echo(("  " if self.terminal else "\t").join(one_line(field) for field in fields))
 
     def event(self, event: Event, *, aside: bool = False) -> None:
         """Print an event as one line; `aside`: on standard error, beside a log."""
@@ -128,10 +133,15 @@ class LogOutput:
         self._at_line_start = True
         self._texts: dict[tuple[int, str], TerminalText] = {}
 
-    def show(self, piece: LogBytes) -> None:
-        """Show the next bytes of a log."""
-        if self._task is not None and piece.task != self._task:
-            return
+    async def show(self, piece: LogBytes) -> None:
+        """Show the next bytes of a log, however long the terminal or the pipe takes for them.
+
+        In a thread: a reader who stalls must not keep the connection to the broker from its heartbeats.
+        """
+        if self._task is None or piece.task == self._task:
+            await asyncio.to_thread(self._show, piece)
+
+    def _show(self, piece: LogBytes) -> None:
         which = piece.attempt, piece.task
         if self._output.as_json:
             text = piece.data.decode("utf-8", "replace")

@@ -15,6 +15,7 @@ from leveret_client.errors import (
     ClientError,
     CommandRefused,
     CursorUnusable,
+    DownloadError,
     NoAnswer,
     NotAllowed,
     NotFound,
@@ -29,6 +30,7 @@ _STATUS: dict[type[ClientError], int] = {
     NotFound: exits.NOT_FOUND,
     CommandRefused: exits.FAILED,
     CursorUnusable: exits.USAGE,
+    DownloadError: exits.FAILED,
     SubmissionFailed: exits.FAILED,
 }
 

@@ -48,7 +48,7 @@ async def follow_on(
     """Show what comes of the job until it has ended and its logs are told."""
     async for piece in client.follow(state.job, state=state, subscription=subscription):
         if isinstance(piece, LogBytes):
-            shown.show(piece)
+            await shown.show(piece)
         elif events:
             shown.break_line()
             settings.output.event(piece, aside=True)

@@ -317,7 +317,13 @@ def _environments(
     own: dict[str, dict[str, str]] = {
         "intake": {},
         "dispatcher": {"LOGS_URL": _logs_url(port), "SECRETS_KEY": _kept_key(base / "secrets-key")},
-        "logsink": {"STORAGE": str(base / "storage"), "HOST": HOST, "PORT": str(port), "LOGS_URL": _logs_url(port)},
+        "logsink": {
+            "STORAGE": str(base / "storage"),
+            "HOST": HOST,
+            "PORT": str(port),
+            "LOGS_URL": _logs_url(port),
+            "LINK_KEY": _kept_key(base / "link-key"),
+        },
         "notifier": {"SIGNING_KEY": _kept_key(base / "signing-key")},
     }
     environments = {"worker": options.worker_environment(base / "spool")}

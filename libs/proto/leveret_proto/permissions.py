@@ -56,7 +56,7 @@ _WRITES: dict[Service, tuple[str, ...]] = {
     "intake": (t.JOBS, t.RECORD, t.EVENTS, t.DEAD),
     # a retried job is submitted again, and a dead letter goes back to where it had been published
     "dispatcher": tuple(exchange.name for exchange in t.EXCHANGES),
-    "logsink": (t.TAIL, t.RECORD, t.EVENTS, t.DEAD),
+    "logsink": (t.TAIL, t.RESEND, t.RECORD, t.EVENTS, t.DEAD),
     "notifier": (t.RECORD, t.EVENTS, t.DEAD),
 }
 
@@ -82,7 +82,7 @@ def worker(name: str) -> Permissions:
     return Permissions(
         configure=_any(_UNNAMED),
         write=_any(*_exact(t.WORKERS, t.STATUS, t.LOGS, t.ARTIFACTS), _UNNAMED),
-        read=_any(*_exact(t.WORK, t.CONTROL), _UNNAMED),
+        read=_any(*_exact(t.WORK, t.CONTROL, t.RESEND), _UNNAMED),
         topics=(
             TopicGrant(t.WORKERS, write=f"^{word}$", read=NOTHING),
             TopicGrant(t.STATUS, write=f"^{word}\\.[0-9]+\\.[0-9]+$", read=NOTHING),
@@ -90,6 +90,7 @@ def worker(name: str) -> Permissions:
             TopicGrant(t.ARTIFACTS, write=f"^[0-9]{{2}}\\.{word}\\.[0-9]+\\.[0-9]+$", read=NOTHING),
             TopicGrant(t.WORK, write=NOTHING, read=f"^[^.#*]+\\.[^.#*]+\\.(kvm|any)\\.{word}\\.[0-9a-f-]+$"),
             TopicGrant(t.CONTROL, write=NOTHING, read=f"^{word}\\.[0-9a-f-]+$"),
+            TopicGrant(t.RESEND, write=NOTHING, read=f"^{word}$"),
         ),
     )
 

@@ -15,6 +15,7 @@ JOBS = "leveret.jobs"
 WORKERS = "leveret.workers"
 WORK = "leveret.work"
 CONTROL = "leveret.control"
+RESEND = "leveret.resend"
 STATUS = "leveret.status"
 COMMANDS = "leveret.commands"
 LOGS = "leveret.logs"
@@ -54,6 +55,7 @@ EXCHANGES: tuple[Exchange, ...] = (
             "control.drain.v1", "control.refuse.v1", "control.report.v1",
         ),
     ),
+    Exchange(RESEND, "What logsink misses of logs, to whoever sent them.", "<worker>", ("log.resend.v1",)),
     Exchange(STATUS, "Snapshots of attempts.", "<worker>.<job>.<attempt>", ("attempt.status.v1",)),
     Exchange(
         COMMANDS,
@@ -64,7 +66,7 @@ EXCHANGES: tuple[Exchange, ...] = (
             "command.explain.v1", "command.workers.v1", "command.group.v1",
             "command.secrets-key.v1", "command.secrets-add.v1", "command.secrets-list.v1", "command.secrets-rm.v1",
             "command.dead-list.v1", "command.dead-show.v1", "command.dead-retry.v1", "command.dead-drop.v1",
-            "command.history.v1", "command.replay.v1",
+            "command.history.v1", "command.links.v1", "command.replay.v1",
         ),
         public=True,
     ),
@@ -149,7 +151,7 @@ REPLY_QUEUES = ("amq.rabbitmq.reply-to.", "amq.gen-")
 OWNER_WORDS = ("cancel", "show", "list", "retry", "priority", "explain", "workers", "group", "secrets")
 DISPATCHER_WORDS = (*OWNER_WORDS, "dead")
 #: Words that logsink takes.
-LOGSINK_WORDS = ("history", "replay")
+LOGSINK_WORDS = ("history", "links", "replay")
 
 INTAKE_SUBMISSIONS = "leveret.intake.submissions"
 DISPATCHER_JOBS = "leveret.dispatcher.jobs"
@@ -211,7 +213,10 @@ QUEUES: tuple[Queue, ...] = (
         LOGSINK_RECORD, "logsink",
         tuple((RECORD, f"job.*.*.*.{status}") for status in JobStatus if status is not JobStatus.QUEUED), prefetch=200,
     ),
-    Queue(LOGSINK_HISTORY, "logsink", ((COMMANDS, "history.#"),), type="classic", ttl=60_000, max_bytes=16 * MIB),
+    Queue(
+        LOGSINK_HISTORY, "logsink", ((COMMANDS, "history.#"), (COMMANDS, "links.#")),
+        type="classic", ttl=60_000, max_bytes=16 * MIB,
+    ),
     Queue(LOGSINK_REPLAY, "logsink", ((COMMANDS, "replay.#"),), type="classic", ttl=60_000, max_bytes=16 * MIB),
     *_partitioned(),
     Queue(NOTIFIER_JOBS, "notifier", ((NOTIFY, "#"),)),

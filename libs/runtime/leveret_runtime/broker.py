@@ -153,6 +153,12 @@ class Publisher:
             raise Refused(f"{exchange} refused {key!r}") from error
         except _LOST as error:
             raise BrokerAway(told("RabbitMQ", error)) from error
+        except (Exception, asyncio.CancelledError) as error:
+            # To whoever waits for a confirm of a connection that is closed in order, the library throws one of these.
+            task = asyncio.current_task()
+            if type(error) not in (Exception, asyncio.CancelledError) or (task and task.cancelling()):
+                raise
+            raise BrokerAway("RabbitMQ: the connection was closed") from error
 
     async def _publish(self, method: Basic.Publish, properties: Basic.Properties, body: bytes) -> None:
         """Do as the library's `basic_publish`, for half of its price: it is what a busy service does most.

@@ -3,6 +3,9 @@
 import os
 import socket
 
+#: Seconds to wait for room. The kernel keeps some ten datagrams for a manager that reads none, and then lets nobody on.
+LIMIT = 0.1
+
 
 def notify(*fields: str) -> None:
     """Send `fields` such as `READY=1` to the socket that NOTIFY_SOCKET names; nothing where it names none."""
@@ -12,7 +15,8 @@ def notify(*fields: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.settimeout(LIMIT)
         try:
             channel.sendto("\n".join(fields).encode(), address)
         except OSError:
-            pass  # the manager went away; that must not stop a service
+            pass  # the manager went away, or reads nothing any more; that must not stop a service

@@ -33,7 +33,8 @@ class Config(DatabaseConfig):
     time_limit: float = Field(2700, ge=1, description="how long a job may run whose manifest says nothing")
     time_limit_most: float = Field(6 * 3600, ge=1, description="the most a manifest may ask for")
     overrun: float = Field(60, gt=0, description="past its limit, a job that its worker did not end is ended here")
-    log_limit: int = Field(64 * MIB, ge=1024, description="bytes of log kept of each task")
+    log_limit: int = Field(64 * MIB, ge=1024, description="bytes of a task's log, past which only the last MiB is kept")
+    job_log_limit: int = Field(64 * MIB, ge=1024, description="the same for all logs of a job together")
     artifact_limit: int = Field(1024 * MIB, ge=1024, description="bytes an artifact may have")
     queue_deadline: float = Field(
         7 * 24 * 3600, gt=0, description="how long a job may wait for its first attempt whose manifest says nothing"

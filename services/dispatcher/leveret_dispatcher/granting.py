@@ -192,6 +192,7 @@ def _grant(desk: Desk, grant: str, match: Match, row: JobRow, manifest: Manifest
         manifest=manifest,
         time_limit=row.time_limit,
         log_limit=desk.config.log_limit,
+        job_log_limit=desk.config.job_log_limit,
         artifact_limit=desk.config.artifact_limit,
         secrets=secrets,
     )
@@ -209,6 +210,7 @@ def _stored_grant(desk: Desk, row: Any, secrets: Sealed) -> Grant:
         manifest=Manifest.model_validate_json(row["manifest"]),
         time_limit=row["time_limit"],
         log_limit=desk.config.log_limit,
+        job_log_limit=desk.config.job_log_limit,
         artifact_limit=desk.config.artifact_limit,
         secrets=secrets,
     )

@@ -11,6 +11,8 @@ FAILPOINTS: tuple[str, ...] = (
     "logsink.record.before-ack",
     "logsink.seal.before-commit",
     "logsink.seal.between-commit-and-publish",
+    "logsink.compress.before-rename",
+    "logsink.compress.before-unlink",
     "logsink.gap.before-commit",
     "logsink.gap.between-commit-and-publish",
     "logsink.outbox.between-publish-and-sent",

@@ -1,24 +1,36 @@
 """`leveret-logsink`: stores streamed logs and artifacts, proves them whole, serves them over HTTP.
 
 Chunks are stored (storing.py), job events say whose they are (record.py), the proof seals logs or gives them up
-(proof.py), the outbox publishes that; followers get the live tail (tail.py), readers history (history.py) or HTTP
-(web.py), and subscribers the events of the past (replay.py). All of them meet in the database or the broker: each can
-crash, or run beside another logsink, without the others noticing.
+(proof.py) after what is missing was asked for again (resend.py), the outbox publishes that; followers get the live tail
+(tail.py), readers history and links over the broker (answering.py) or HTTP (web.py, live.py), and subscribers the
+events of the past (replay.py). Sealed logs are compressed (compression.py), old ones removed (retention.py,
+leftovers.py); while there is no room, nothing is taken (space.py). All of them meet in the database or the broker: each
+can crash, or run beside another logsink, without the others noticing.
 """
 
 import asyncio
+from functools import partial
 
 from leveret_runtime.service import command, ready, require
 
-require("logsink", "asyncpg", "aiohttp")
+require("logsink", "asyncpg", "aiohttp", "zstandard")
 
+from leveret_logsink.answering import Answering  # noqa: E402
 from leveret_logsink.catalogue import Catalogue  # noqa: E402
 from leveret_logsink.chunks import Kind  # noqa: E402
+from leveret_logsink.compression import Compression  # noqa: E402
 from leveret_logsink.config import LogsinkConfig  # noqa: E402
 from leveret_logsink.history import History  # noqa: E402
+from leveret_logsink.leftovers import Leftovers  # noqa: E402
+from leveret_logsink.links import Links  # noqa: E402
+from leveret_logsink.live import Live  # noqa: E402
+from leveret_logsink.news import News  # noqa: E402
 from leveret_logsink.proof import Proof  # noqa: E402
 from leveret_logsink.record import Record  # noqa: E402
 from leveret_logsink.replay import answer_replays  # noqa: E402
+from leveret_logsink.resend import Resending  # noqa: E402
+from leveret_logsink.retention import Retention  # noqa: E402
+from leveret_logsink.space import Space  # noqa: E402
 from leveret_logsink.storage import Storage  # noqa: E402
 from leveret_logsink.storing import WRITERS, Storing  # noqa: E402
 from leveret_logsink.tail import Tail  # noqa: E402
@@ -42,12 +54,18 @@ async def serve(config: LogsinkConfig, stop: asyncio.Event) -> None:
     async def session() -> None:
         async with Database.open(config.database_url, "logsink", size=POOL) as database:
             await database.migrate("leveret_logsink")
-            storage, catalogue = Storage(config.storage), Catalogue(database)
-            site = Site(catalogue, storage).application()
+            storage, catalogue, news = Storage(config.storage), Catalogue(database), News(database)
+            live = Live(news, storage, config.live_readers, config.live_stall)
+            site = Site(catalogue, storage, live, config.signer).application()
             # readers are served while the broker is away
-            async with serving(site, config.host, config.port) as url:
-                logsink = Logsink(config, database, storage, catalogue, url)
-                await keep_going(lambda: logsink.consume(stop), stop)
+            async with serving(site, news.close, config.host, config.port) as url, asyncio.TaskGroup() as group:
+                compression = Compression(database, storage)
+                retention = Retention(database, storage, config.keep_days, config.keep_days_of)
+                space = Space(storage, config.free_floor, retention.wake)
+                logsink = Logsink(config, database, storage, space, compression, catalogue, news, url)
+                for part in (news, space, compression, retention, Leftovers(database, storage)):
+                    group.create_task(keep_going(partial(part.run, stop), stop))
+                group.create_task(keep_going(lambda: logsink.consume(stop), stop))
 
     await keep_going(session, stop)
 
@@ -56,16 +74,29 @@ class Logsink:
     """The parts, and which of them wakes which."""
 
     def __init__(
-        self, config: LogsinkConfig, database: Database, storage: Storage, catalogue: Catalogue, url: str
+        self,
+        config: LogsinkConfig,
+        database: Database,
+        storage: Storage,
+        space: Space,
+        compression: Compression,
+        catalogue: Catalogue,
+        news: News,
+        url: str,
     ) -> None:
         self._config = config
         self._url = url
         self._outbox = Outbox(database, "logsink")
         self._tail = Tail(database, storage)
+        self._news = news
         self._proof = Proof(database, storage, config.logs_url or url)
-        self._storing = Storing(config, database, storage, self._wake_readers)
+        self._resending = Resending(database, config.resend_after, config.end_wait)
+        self._space = space
+        self._compression = compression
+        self._storing = Storing(config, database, storage, space, self._wake_readers)
         self._record = Record(database, config.end_wait, self._wake_readers)
-        self._history = History(catalogue, storage)
+        links = Links(catalogue, config.signer, config.logs_url or url)
+        self._answering = Answering(History(catalogue, storage), links)
 
     async def consume(self, stop: asyncio.Event) -> None:
         """Do everything that needs the broker, until `stop` is set. Raises Away when something is lost."""
@@ -80,28 +111,34 @@ class Logsink:
             live = await Publisher.open(bulk, confirms=False)
             group.create_task(self._outbox.run(publisher, public, stop))
             group.create_task(self._proof.run(self._wake_publishers, stop))
+            group.create_task(self._resending.run(publisher, stop))
             group.create_task(self._tail.run(live, stop))
             group.create_task(answer_replays(broker, stop))
             for queue, run in (
                 (topology.LOGSINK_RECORD, self._record.run),
-                (topology.LOGSINK_HISTORY, self._history.run),
+                (topology.LOGSINK_HISTORY, self._answering.run),
             ):
                 consumer = await Consumer.open(control, queue, prefetch=topology.queue(queue).prefetch, stop=stop)
                 group.create_task(run(consumer, publisher))
+            await self._space.look(trial=True)
             for kind in _KINDS:
                 for partition in range(PARTITIONS):
-                    consumer = await self._storing.open(bulk, kind, partition, stop)
-                    group.create_task(self._storing.run(consumer, publisher, kind, partition))
-            ready(f"serving {self._url}")
+                    chunks = await self._storing.open(bulk, kind, partition, stop)
+                    group.create_task(self._storing.run(bulk, chunks, publisher, kind, partition, stop))
+            why = self._space.condition.why
+            ready(f"serving {self._url}" + (f" but takes nothing: {why}" if why else ""))
 
     def _wake_readers(self) -> None:
         """Something was stored, or learned of a job."""
         self._tail.wake()
+        self._news.wake()
         self._proof.wake()
 
     def _wake_publishers(self) -> None:
         """A log was sealed or given up."""
         self._tail.wake()
+        self._news.wake()
+        self._compression.wake()
         self._outbox.wake()
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import structlog
 
 from leveret_logsink import streams
-from leveret_logsink.storage import Digest, Storage
+from leveret_logsink.storage import Digest, Storage, StorageAway
 from leveret_logsink.streams import Stream
 from leveret_logsink.verdict import Verdict, expected, judge, missing, proven
 from leveret_proto import keys
@@ -75,7 +75,7 @@ class Proof:
             await pause(IDLE, self._wake, stop)
 
     async def _prove_some(self, told: Callable[[], None]) -> bool:
-        """Prove complete streams of known attempts; say whether there was any."""
+        """Prove complete streams of known attempts; say whether there was any that could be read."""
         async with self._database.connection() as on:
             rows = await on.fetch(
                 f"""
@@ -86,29 +86,42 @@ class Proof:
                 BATCH,
             )
         async with asyncio.TaskGroup() as group:
-            for row in rows:
-                group.create_task(self._prove(streams.of_row(row), told))
-        return bool(rows)
+            tasks = [group.create_task(self._prove(streams.of_row(row), told)) for row in rows]
+        return any(task.result() for task in tasks)
 
-    async def _prove(self, stream: Stream, told: Callable[[], None]) -> None:
+    async def _prove(self, stream: Stream, told: Callable[[], None]) -> bool:
+        """Prove a complete stream; False where it can't be read now."""
         assert stream.held.end is not None  # only complete ones are chosen
         async with self._hashers:
-            digest = await asyncio.to_thread(self._storage.digest, stream.key, stream.held.end.total)
+            try:
+                digest = await asyncio.to_thread(self._storage.digest, stream.key, stream.held.end.total)
+            except StorageAway as away:  # tried again at the next look; the other streams don't wait for it
+                log.error("a stream can't be read", **stream.key._asdict(), reason=str(away))
+                return False
         await self._settling.ask((stream, digest))
         failpoint("logsink.seal.between-commit-and-publish")
         told()
+        return True
 
     async def _settle_proven(self, hashed: Sequence[tuple[Stream, Digest]]) -> list[None]:
-        """Seal streams whose digest is the one that the worker sent; the others will never be whole."""
+        """Seal streams whose digest is the one that the worker sent.
+
+        Of the others logs get a second chance: what is stored of them is forgotten, and asked for again (resend.py).
+        """
         settled: list[Settled] = []
+        wrong: list[Stream] = []
         async with self._database.transaction() as on:
             locked = await streams.lock_ids(on, [stream.id for stream, _ in hashed])
             for stream, digest in hashed:
-                row = locked[stream.id]
-                if judge(row.held, row.state, row.mismatch, due=False) is not Verdict.PROVE:
-                    continue  # another logsink was quicker
-                proven = row.held.end is not None and digest.sha256 == row.held.end.sha256
-                settled.append(Settled(row, "sealed", digest.lines) if proven else Settled(row, "gap", mismatch=True))
+                row = locked.get(stream.id)
+                if row is None or judge(row.held, row.state, row.mismatch, due=False) is not Verdict.PROVE:
+                    continue  # another logsink was quicker, or retention
+                if row.held.end is not None and digest.sha256 == row.held.end.sha256:
+                    settled.append(Settled(row, "sealed", digest.lines))
+                else:
+                    wrong.append(row)
+            again = await streams.distrust(on, [row.id for row in wrong])
+            settled += [Settled(row, "gap", mismatch=True) for row in wrong if row.id not in again]
             await self._settle(on, settled)
             failpoint("logsink.seal.before-commit")
         return [None] * len(hashed)
@@ -244,10 +257,14 @@ class Proof:
             lines=one.lines,
             sha256=held.end.sha256 if held.end and sealed else None,
             missing=() if sealed else missing(held, one.mismatch),
-            detail=None if sealed else _MISMATCH if one.mismatch else _why(held.end is None),
+            detail=None if sealed else _why(one),
             url=self._logs_url + log_path(key.job, facts.link, key.attempt, key.label),
         )
 
 
-def _why(endless: bool) -> str:
-    return "the log's end did not come after the attempt's" if endless else "bytes did not come before the log's end"
+def _why(gap: Settled) -> str:
+    if gap.mismatch or gap.stream.distrusted:
+        return _MISMATCH
+    if gap.stream.held.end is None:
+        return "the log's end did not come after the attempt's"
+    return "bytes did not come before the log's end"

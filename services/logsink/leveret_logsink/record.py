@@ -76,12 +76,19 @@ class Record:
         newest = {event.facts.job: event for event in sorted(events, key=lambda event: (event.facts.job, event.seq))}
         await on.execute(
             """
-            insert into job as j (job, seq, facts) select * from unnest($1::bigint[], $2::bigint[], $3::text[])
-            on conflict (job) do update set seq = excluded.seq, facts = excluded.facts where j.seq < excluded.seq
+            insert into job as j (job, seq, facts, owner, ended_at)
+            select u.job, u.seq, u.facts, u.owner, case when u.ended then now() end
+            from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::boolean[])
+                as u (job, seq, facts, owner, ended)
+            on conflict (job) do update
+                set seq = excluded.seq, facts = excluded.facts, owner = excluded.owner, ended_at = excluded.ended_at
+                where j.seq < excluded.seq
             """,
             list(newest),
             [event.seq for event in newest.values()],
             [event.facts.model_dump_json() for event in newest.values()],
+            [event.facts.owner for event in newest.values()],
+            [event.status.ended for event in newest.values()],
         )
         told = sorted(gathered(events).items())
         if told:

@@ -19,8 +19,12 @@ else:
     Record = object
 
 COLUMNS = """
-    s.id, s.kind, s.job, s.attempt, s.worker, s.label, s.name, s.stored, s.total, s.sha256, s.lines, s.state, s.mismatch
+    s.id, s.kind, s.job, s.attempt, s.worker, s.label, s.name, s.stored, s.total, s.sha256, s.lines, s.state,
+    s.mismatch, s.distrusted
 """
+
+#: Bytes of a log that is not compressed: it takes one block of a disk either way.
+SMALL = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Stream:
     mismatch: bool
     name: str | None
     lines: int | None
+    #: Its bytes were proven wrong once, and asked for anew.
+    distrusted: bool
 
 
 def of_row(row: Record) -> Stream:
@@ -42,7 +48,7 @@ def of_row(row: Record) -> Stream:
     key = StreamKey(kind, row["job"], row["attempt"], row["worker"], row["label"])
     end = None if row["total"] is None else End(row["total"], row["sha256"])
     held = Held(Ranges.of_flat(row["stored"]), end)
-    return Stream(row["id"], key, held, row["state"], row["mismatch"], row["name"], row["lines"])
+    return Stream(row["id"], key, held, row["state"], row["mismatch"], row["name"], row["lines"], row["distrusted"])
 
 
 async def begin(on: Connection, names: Mapping[StreamKey, str | None], end_wait: float) -> None:
@@ -113,10 +119,11 @@ async def log_states(
 
 
 async def settle(on: Connection, settled: Sequence[tuple[int, str, int | None, bool]]) -> None:
-    """Write (row, state, lines, mismatch) of locked rows."""
+    """Write (row, state, lines, mismatch) of locked rows. A sealed log is put up for compression, if that pays."""
     await on.execute(
-        """
-        update stream s set state = u.state, lines = u.lines, mismatch = u.mismatch
+        f"""
+        update stream s set state = u.state, lines = u.lines, mismatch = u.mismatch,
+            compress_at = case when u.state = 'sealed' and s.kind = 'log' and s.total > {SMALL} then now() end
         from unnest($1::bigint[], $2::text[], $3::bigint[], $4::boolean[]) as u(id, state, lines, mismatch)
         where s.id = u.id
         """,
@@ -124,10 +131,29 @@ async def settle(on: Connection, settled: Sequence[tuple[int, str, int | None, b
     )
 
 
+async def distrust(on: Connection, ids: Sequence[int]) -> set[int]:
+    """Forget what is stored in locked rows whose bytes were proven wrong, to have it sent anew; give those rows.
+
+    Only logs, once, and while somebody will still judge them.
+    """
+    rows = await on.fetch(
+        """
+        update stream s set stored = '{}', contiguous = 0, distrusted = true, asked_at = null, touched_at = '-infinity'
+        from attempt a
+        where s.id = any($1::bigint[]) and s.kind = 'log' and s.state = 'open' and not s.distrusted
+          and (a.job, a.attempt, a.worker) = (s.job, s.attempt, s.worker)
+          and (a.ended_at is null or a.judge_at is not null)
+        returning s.id
+        """,
+        ids,
+    )
+    return {row["id"] for row in rows}
+
+
 async def save(on: Connection, changed: Iterable[tuple[int, Held]]) -> None:
     """Write what is now held of the locked rows."""
     await on.executemany(
-        "update stream set stored = $2, contiguous = $3, total = $4, sha256 = $5 where id = $1",
+        "update stream set stored = $2, contiguous = $3, total = $4, sha256 = $5, touched_at = now() where id = $1",
         [
             (
                 id_,

@@ -5,8 +5,10 @@ Unconfirmed, and perhaps twice after a crash: each piece says its offset, and wh
 
 import asyncio
 
+import structlog
+
 from leveret_logsink import streams
-from leveret_logsink.storage import Storage
+from leveret_logsink.storage import Storage, StorageAway
 from leveret_logsink.streams import Stream
 from leveret_proto import keys
 from leveret_proto.base import JobFacts
@@ -16,6 +18,8 @@ from leveret_proto.topology import TAIL
 from leveret_runtime.broker import Publisher
 from leveret_runtime.db import Database
 from leveret_runtime.waits import pause
+
+log = structlog.get_logger(__name__)
 
 #: Seconds between looks where nobody wakes us.
 IDLE = 1.0
@@ -58,12 +62,13 @@ class Tail:
                 """,
                 BATCH,
             )
-        told = [
-            await self._publish(
-                streams.of_row(row), row["tailed"], JobFacts.model_validate_json(row["facts"]), publisher
-            )
-            for row in rows
-        ]
+        told = []
+        for row in rows:
+            stream, facts = streams.of_row(row), JobFacts.model_validate_json(row["facts"])
+            try:
+                told.append(await self._publish(stream, row["tailed"], facts, publisher))
+            except StorageAway as away:  # tried again at the next look; the other logs don't wait for it
+                log.error("a log can't be read", **stream.key._asdict(), reason=str(away))
         if told:
             await self._save(told)
         return bool(told)

@@ -6,12 +6,9 @@ from enum import Enum
 from typing import Literal
 
 from leveret_logsink.assembly import Held
-from leveret_proto.messages import SETUP_LOG, JobEvent, JobStatus, MissingRange, Reason, TaskState
+from leveret_proto.messages import MAX_MISSING, SETUP_LOG, JobEvent, JobStatus, MissingRange, Reason, TaskState
 
 State = Literal["open", "sealed", "gap"]
-
-#: Missing ranges an event lists at most.
-MAX_MISSING = 100
 
 #: Ends that only an attempt whose guest came up can come to, even where no `running` was seen in between.
 _STARTED = frozenset({Reason.COMPLETED, Reason.TASK_FAILED, Reason.SETUP_FAILED, Reason.ARTIFACT_FAILED})

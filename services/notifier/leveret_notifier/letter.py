@@ -13,6 +13,7 @@ from uuid import UUID
 
 from leveret_notifier.ended import Ended
 from leveret_notifier.outcome import Unsendable
+from leveret_proto.base import Visibility
 from leveret_proto.manifest import Trigger
 from leveret_proto.manifest.addresses import Address, addresses
 from leveret_proto.messages import EndedGroup, EndedJob, JobStatus, TaskResult, TaskState
@@ -131,6 +132,8 @@ def _text(ended: EndedJob) -> str:
         parts.append(f"Setup log: {_plain(ended.setup_log_url)}")
     if ended.artifacts:
         parts.append("\n".join(["Artifacts:", *_artifact_lines(ended)]))
+    if facts.visibility is Visibility.PRIVATE:
+        parts.append(f"The job is private: its links open once they are signed, by `leveret links {facts.job}`.")
     return "\n\n".join(parts) + "\n"
 
 

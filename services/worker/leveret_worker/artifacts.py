@@ -1,92 +1,69 @@
-"""Artifacts: read out of the guest into the spool, then published in chunks and confirmed before the result is sent."""
+"""Artifacts: streamed out of the guest and on to the broker; the spool holds what is between, until it is confirmed."""
 
 import asyncio
-import hashlib
-import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from leveret_proto.messages import Artifact, ArtifactChunk
+from leveret_worker.backlog import Backlog
+from leveret_worker.spooled import End, SpooledFile
 
+#: Bytes of a chunk.
 CHUNK = 256 * 1024
-WINDOW = 4
 
 SendChunk = Callable[[ArtifactChunk, bytes], Awaitable[None]]
 
 
-class ArtifactTooLarge(Exception):
-    """A file past the installation's limit."""
-
-
-@dataclass(frozen=True)
 class SpooledArtifact:
-    """An artifact whose bytes lie in the spool. `index` is its place in the manifest's list."""
+    """One artifact on its way. `index` is its place in the manifest's list, `path` what the manifest calls it."""
 
-    index: int
-    path: str
-    name: str
-    bytes: int
-    sha256: str
+    def __init__(self, folder: Path, grant: str, index: int, path: str, *, backlog: Backlog) -> None:
+        self._grant = grant
+        self._index = index
+        self._path = path
+        self._name = PurePosixPath(path).name
+        self._file = SpooledFile(folder / str(index), backlog, chunk=CHUNK)
+        self._kept: Artifact | None = None
+        self._delivered = asyncio.Event()
 
-    def message(self) -> Artifact:
-        return Artifact(path=self.path, name=self.name, bytes=self.bytes, sha256=self.sha256)
+    async def keep(self, data: AsyncIterator[bytes]) -> None:
+        """Spool `data`, the file's whole content; read no more of it while the broker is too far behind.
 
+        Whatever that raises, what was sent by then stays without an end, and is no artifact.
+        """
+        whole = False
+        try:
+            async for piece in data:
+                self._file.write(piece)
+                await self._file.room()
+            end = self._file.end()
+            self._kept = Artifact(path=self._path, name=self._name, bytes=end.total, sha256=end.sha256)
+            whole = True
+        finally:
+            self._file.finish(whole=whole)
 
-async def spool(data: AsyncIterator[bytes], folder: Path, index: int, path: str, limit: int) -> SpooledArtifact:
-    """Write `data`, the content of the guest's file `path`, into `folder`.
+    async def deliver(self, send: SendChunk) -> None:
+        """Publish until the end. `send` returns when a chunk is confirmed. The spool is freed then."""
 
-    Raises:
-        ArtifactTooLarge: past `limit` bytes.
-    """
-    digest = hashlib.sha256()
-    size = 0
-    with (folder / f"{index}.data").open("wb") as file:
-        async for piece in data:
-            size += len(piece)
-            if size > limit:
-                raise ArtifactTooLarge(f"{path} is larger than the limit of {limit} bytes")
-            digest.update(piece)
-            await asyncio.to_thread(file.write, piece)
-    spooled = SpooledArtifact(index, path, PurePosixPath(path).name, size, digest.hexdigest())
-    (folder / f"{index}.json").write_text(json.dumps(asdict(spooled)))
-    return spooled
+        async def send_chunk(offset: int, data: bytes, end: End | None) -> None:
+            await send(self._chunk(offset, end), data)
 
+        await self._file.deliver(send_chunk)
+        self._file.path.unlink()
+        self._delivered.set()
 
-def spooled_in(folder: Path) -> list[SpooledArtifact]:
-    """Give the artifacts that lie whole in `folder`, by index."""
-    found = [SpooledArtifact(**json.loads(entry.read_text())) for entry in folder.glob("*.json")]
-    return sorted(found, key=lambda artifact: artifact.index)
+    async def delivered(self) -> Artifact | None:
+        """Wait until every byte is confirmed. None: it was not kept whole."""
+        await self._delivered.wait()
+        return self._kept
 
-
-async def deliver(artifact: SpooledArtifact, folder: Path, grant: str, send: SendChunk) -> None:
-    """Publish all chunks of `artifact`; return when every one is confirmed."""
-    window = asyncio.Semaphore(WINDOW)
-    fd = os.open(folder / f"{artifact.index}.data", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        async with asyncio.TaskGroup() as group:
-            offset = 0
-            ended = False
-            while not ended:
-                data = await asyncio.to_thread(os.pread, fd, CHUNK, offset)
-                ended = not data or offset + len(data) >= artifact.bytes
-                chunk = ArtifactChunk(
-                    grant=grant,
-                    index=artifact.index,
-                    path=artifact.path,
-                    name=artifact.name,
-                    offset=offset,
-                    total=artifact.bytes if ended else None,
-                    sha256=artifact.sha256 if ended else None,
-                )
-                await window.acquire()
-                group.create_task(_send_one(send, chunk, data, window))
-                offset += len(data)
-    finally:
-        os.close(fd)
-
-
-async def _send_one(send: SendChunk, chunk: ArtifactChunk, data: bytes, window: asyncio.Semaphore) -> None:
-    await send(chunk, data)
-    window.release()
+    def _chunk(self, offset: int, end: End | None) -> ArtifactChunk:
+        return ArtifactChunk(
+            grant=self._grant,
+            index=self._index,
+            path=self._path,
+            name=self._name,
+            offset=offset,
+            total=end.total if end else None,
+            sha256=end.sha256 if end else None,
+        )

@@ -13,17 +13,22 @@ from pathlib import PurePosixPath
 import structlog
 
 from leveret_guestapi import GuestApiError
-from leveret_proto.messages import Grant, HeldGrant, JobStatus, Reason, TaskState
+from leveret_proto.messages import Grant, HeldGrant, JobStatus, LogDigest, Reason, TaskState
 from leveret_runtime.failpoints import failpoint
 from leveret_runtime.sealing import KeyPair
-from leveret_worker import artifacts
 from leveret_worker.announcer import Announcer
+from leveret_worker.artifacts import SpooledArtifact
+from leveret_worker.backlog import Backlog
 from leveret_worker.build import Build
 from leveret_worker.config import Config
 from leveret_worker.couriers import artifact_sender, log_sender
+from leveret_worker.guest_secrets import opened
 from leveret_worker.guests import Executor, Guest, Withdrawn
 from leveret_worker.limits import TimeLimits, shorter
+from leveret_worker.log_limit import JobLimit, LogLimit
 from leveret_worker.logs import SpooledLog
+from leveret_worker.masked_output import MaskedOutput
+from leveret_worker.masking import Mask
 from leveret_worker.mirror import Mirror
 from leveret_worker.outcome import Outcome, lost
 from leveret_worker.outlet import Outlet
@@ -47,15 +52,24 @@ class Attempt:
         self._bulk = bulk
         self._keys = keys
         self._snapshot = Snapshot(grant)
+        #: Made before the guest can say anything.
+        self._mask = Mask(())
         self._stop: Outcome | None = None
         self._build: asyncio.Task[Outcome] | None = None
         self._couriers = asyncio.TaskGroup()
+        self._backlog = Backlog(config.backlog_limit)
+        self._log_limit = JobLimit(grant.job_log_limit)
+        self._artifacts: list[SpooledArtifact] = []
         #: Set when there is nothing left to build.
         self.over = asyncio.Event()
 
     def held(self) -> HeldGrant:
         """What a beat says of this grant."""
         return self._snapshot.held()
+
+    def digests(self) -> tuple[LogDigest, ...]:
+        """Give the ends of the logs that are whole."""
+        return tuple(self._snapshot.logs)
 
     def stop(self, outcome: Outcome) -> None:
         """End the build with `outcome`, unless it has ended by itself."""
@@ -110,6 +124,7 @@ class Attempt:
         folder.mkdir(mode=0o711)
         booted = False
         try:
+            self._mask = await asyncio.to_thread(Mask, opened(self.grant.secrets, self._keys))
             async with executor.guest(self.grant, folder) as guest:
                 booted = True
                 self._snapshot.started(time.monotonic() - arrived)
@@ -138,38 +153,40 @@ class Attempt:
         self._say()
         failpoint("worker.task.moved")
 
-    def open_log(self, name: str) -> SpooledLog:
+    def open_log(self, name: str) -> MaskedOutput:
         """Begin a log and its courier."""
-        limit, backlog = self.grant.log_limit, self._config.backlog_limit
-        spooled = SpooledLog(self._spool.log_path(name), self.grant.grant, name, limit=limit, backlog=backlog)
+        limit, path = LogLimit(self.grant.log_limit, self._log_limit), self._spool.log_path(name)
+        spooled = SpooledLog(path, self.grant.grant, name, limit=limit, backlog=self._backlog)
         self._couriers.create_task(spooled.deliver(log_sender(self._bulk, self.grant, name)))
-        return spooled
+        return MaskedOutput(spooled, self._mask)
 
-    def close_log(self, spooled: SpooledLog) -> None:
-        spooled.finish()
-        self._snapshot.logs.append(spooled.digest())
+    def close_log(self, log: MaskedOutput) -> None:
+        log.finish()
+        self._snapshot.logs.append(log.digest())
 
     async def keep_artifact(self, index: int, path: str, guest: Guest) -> None:
-        limit = self.grant.artifact_limit
-        data = guest.api.read_file(str(PurePosixPath(guest.profile.home) / path), limit)
-        await artifacts.spool(data, self._spool.artifacts, index, path, limit)
+        """Stream `path` out of the guest; its courier may be at it for longer."""
+        data = guest.api.read_file(str(PurePosixPath(guest.profile.home) / path), self.grant.artifact_limit)
+        artifact = SpooledArtifact(self._spool.artifacts, self.grant.grant, index, path, backlog=self._backlog)
+        self._couriers.create_task(artifact.deliver(artifact_sender(self._bulk, self.grant)))
+        self._artifacts.append(artifact)
+        await artifact.keep(data)
 
     # --- the end ---
 
     async def _deliver_artifacts(self) -> None:
         """Artifacts are confirmed before the result is sent."""
         started = time.monotonic()
-        spooled = artifacts.spooled_in(self._spool.artifacts)
-        for artifact in spooled:
-            send = artifact_sender(self._bulk, self.grant)
-            await artifacts.deliver(artifact, self._spool.artifacts, self.grant.grant, send)
-            self._snapshot.artifacts.append(artifact.message())
-        if spooled:
+        for artifact in self._artifacts:
+            if (delivered := await artifact.delivered()) is not None:
+                self._snapshot.artifacts.append(delivered)
+        if self._artifacts:
             self._snapshot.timed(artifacts=time.monotonic() - started)
 
     def _end(self, outcome: Outcome, total: float) -> None:
         self._snapshot.timed(total=total)
-        self._snapshot.ended(outcome.result, outcome.reason, outcome.detail)
+        detail = None if outcome.detail is None else self._mask.text(outcome.detail)
+        self._snapshot.ended(outcome.result, outcome.reason, detail)
         try:
             self._spool.write_status(self._snapshot.message())
         except OSError as error:  # it is told from memory all the same; only a crash right now would lose it

@@ -11,12 +11,11 @@ from leveret_guestapi import GuestError
 from leveret_proto.manifest import Manifest, Task
 from leveret_proto.messages import SETUP_LOG, Grant, JobStatus, Reason, TaskState
 from leveret_runtime.sealing import KeyPair
-from leveret_worker.artifacts import ArtifactTooLarge
 from leveret_worker.commands import Commands
 from leveret_worker.guest_secrets import SecretNotPlaced, called, place
 from leveret_worker.guests import Guest
 from leveret_worker.limits import TimeLimits
-from leveret_worker.logs import SpooledLog
+from leveret_worker.masked_output import MaskedOutput
 from leveret_worker.mirror import Mirror
 from leveret_worker.outcome import COMPLETED, BuildFailed, Outcome, failed
 from leveret_worker.scripts import COMPLETE_BUILD, MARK, buildenv, task_script
@@ -30,12 +29,12 @@ class Reporter(Protocol):
 
     def task(self, index: int, state: TaskState, exit_status: int | None, seconds: float | None) -> None: ...
 
-    def open_log(self, name: str) -> SpooledLog: ...
+    def open_log(self, name: str) -> MaskedOutput: ...
 
-    def close_log(self, log: SpooledLog) -> None: ...
+    def close_log(self, log: MaskedOutput) -> None: ...
 
     async def keep_artifact(self, index: int, path: str, guest: Guest) -> None:
-        """Read `path` out of the guest. Raises GuestError, ArtifactTooLarge, ValueError (no path at all)."""
+        """Read `path` out of the guest. Raises GuestError, ValueError (no path at all)."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class Build:
         profile = self.guest.profile
         await self.guest.api.write_file(f"{profile.home}/{name}", text.encode(), mode=0o755, user=profile.user)
 
-    async def _place_secrets(self, log: SpooledLog) -> None:
+    async def _place_secrets(self, log: MaskedOutput) -> None:
         """Hand over what the dispatcher sealed for us. The first SSH key becomes the identity."""
         identity = next((secret for secret in self.grant.secrets if secret.kind == "ssh-key"), None)
         for secret in self.grant.secrets:
@@ -124,7 +123,7 @@ class Build:
             except SecretNotPlaced as error:
                 raise failed(Reason.SETUP_FAILED, str(error)) from None
 
-    async def _add_repositories(self, log: SpooledLog) -> None:
+    async def _add_repositories(self, log: MaskedOutput) -> None:
         script = self.guest.profile.add_repository
         for name, value in self.manifest.repositories.items():
             if script is None:
@@ -133,7 +132,7 @@ class Build:
             words = ["/bin/sh", "-euc", script, "add-repository", name, value]
             await self.commands.set_up(log, f"adding repository {name}", words)
 
-    async def _install_packages(self, log: SpooledLog) -> None:
+    async def _install_packages(self, log: MaskedOutput) -> None:
         packages, script = self.manifest.packages, self.guest.profile.install_packages
         if not packages:
             return
@@ -143,7 +142,7 @@ class Build:
         words = ["/bin/sh", "-euc", script, "install-packages", *packages]
         await self.commands.set_up(log, "installing packages", words)
 
-    async def _clone_sources(self, log: SpooledLog) -> None:
+    async def _clone_sources(self, log: MaskedOutput) -> None:
         for source in self.manifest.sources:
             await clone(self.commands, log, source, self.mirror)
 
@@ -205,7 +204,7 @@ class Build:
         for index, path in enumerate(self.manifest.artifacts):
             try:
                 await self.report.keep_artifact(index, path, self.guest)
-            except (GuestError, ArtifactTooLarge, ValueError) as error:
+            except (GuestError, ValueError) as error:
                 hint = "; '~' is taken literally, paths count from the home directory" if "~" in path else ""
                 missing = missing or failed(Reason.ARTIFACT_FAILED, f"artifact {path}: {error}{hint}")
         if missing is not None:

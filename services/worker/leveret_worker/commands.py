@@ -9,7 +9,7 @@ from leveret_guestapi import ExitStatus, GuestError, GuestGone
 from leveret_proto.messages import Reason
 from leveret_worker.guests import Guest
 from leveret_worker.limits import Allowance, TimeLimits
-from leveret_worker.logs import SpooledLog
+from leveret_worker.masked_output import MaskedOutput
 from leveret_worker.outcome import BuildFailed, failed
 
 #: Rows and columns of a task's terminal.
@@ -25,7 +25,7 @@ class Commands:
     guest: Guest
     limits: TimeLimits
 
-    async def set_up(self, log: SpooledLog, what: str, words: Sequence[str], *, user: str | None = None) -> None:
+    async def set_up(self, log: MaskedOutput, what: str, words: Sequence[str], *, user: str | None = None) -> None:
         """Run a command before the first task, as `user` or else as root; `what` it does, in words.
 
         Both outputs are one pipe, so that their order stays.
@@ -44,7 +44,7 @@ class Commands:
         if not status.success:
             raise failed(Reason.SETUP_FAILED, f"{what}: {status}")
 
-    async def task(self, log: SpooledLog, name: str) -> tuple[ExitStatus, Allowance]:
+    async def task(self, log: MaskedOutput, name: str) -> tuple[ExitStatus, Allowance]:
         """Run a task's script as the build user. Gives how it ended, and what time it had.
 
         It has a terminal to write to, and nobody to ask: its input is empty, and it has no controlling terminal.
@@ -59,7 +59,7 @@ class Commands:
 
     async def _run(
         self,
-        log: SpooledLog,
+        log: MaskedOutput,
         words: Sequence[str],
         user: str | None,
         allowance: Allowance,

@@ -76,8 +76,13 @@ class Config(ServiceConfig):
     probe_interval: float = Field(600.0, gt=0, description="seconds after which emulators and KVM are proved again")
     drain_limit: float = Field(3600.0, ge=0, description="seconds running builds get after SIGTERM, then handed back")
     backlog_limit: int = Field(
-        64 * 1024 * 1024, gt=0, description="bytes of unconfirmed log per task before the guest is slowed"
+        64 * 1024 * 1024, gt=0, description="unconfirmed bytes of logs and artifacts per job before the guest is slowed"
     )
+
+    kept_logs_seconds: float = Field(
+        300.0, ge=0, description="seconds that logs of settled jobs stay in the spool, to be sent again if lost"
+    )
+    kept_logs_mib: int = Field(512, ge=0, description="the most that those logs may take, in MiB")
 
     @model_validator(mode="after")
     def _check(self) -> "Config":

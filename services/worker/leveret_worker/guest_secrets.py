@@ -3,7 +3,8 @@
 Nothing of a value is said in a log or an error, and on this host none is written down.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 from leveret_guestapi import GuestError
@@ -24,6 +25,15 @@ class SecretNotPlaced(Exception):
 def called(secret: SealedSecret) -> str:
     """Give what people call a secret: its name, or its UUID where it has none."""
     return secret.name or secret.uuid
+
+
+def opened(secrets: Iterable[SealedSecret], keys: KeyPair) -> list[bytes]:
+    """Give the values of those that can be opened: what is to be masked. `place` tells of the others."""
+    values: list[bytes] = []
+    for secret in secrets:
+        with suppress(SealError):
+            values.append(keys.open(secret.sealed))
+    return values
 
 
 async def place(guest: Guest, secret: SealedSecret, keys: KeyPair, *, identity: bool = False) -> None:

@@ -4,10 +4,11 @@ import asyncio
 
 import structlog
 
-from leveret_proto.messages import AttemptState, AttemptStatus, Grant, HeldGrant
-from leveret_worker import artifacts
+from leveret_proto.messages import AttemptState, AttemptStatus, Grant, HeldGrant, LogDigest
 from leveret_worker.announcer import Announcer
-from leveret_worker.couriers import artifact_sender, log_sender
+from leveret_worker.backlog import Backlog
+from leveret_worker.couriers import log_sender
+from leveret_worker.log_limit import JobLimit, LogLimit
 from leveret_worker.logs import SpooledLog
 from leveret_worker.outlet import Outlet
 from leveret_worker.spool import GrantSpool, Spool
@@ -37,13 +38,17 @@ class Leftover:
             seq=self._status.seq,
         )
 
+    def digests(self) -> tuple[LogDigest, ...]:
+        """Give the ends of the logs that are whole."""
+        return self._status.logs
+
     async def run(self) -> None:
-        """Deliver logs, artifacts and the result, and return when it is settled."""
+        """Deliver logs and the result, and return when it is settled.
+
+        Artifacts were confirmed before the result was written down.
+        """
         async with asyncio.TaskGroup() as couriers:
             couriers.create_task(_deliver_logs(self.grant, self._spool, self._bulk, whole=True))
-            for artifact in artifacts.spooled_in(self._spool.artifacts):
-                send = artifact_sender(self._bulk, self.grant)
-                await artifacts.deliver(artifact, self._spool.artifacts, self.grant.grant, send)
             self.announcer.say(self._status)
             await self.announcer.run()
 
@@ -57,8 +62,8 @@ class LostBuild:
         self._bulk = bulk
 
     async def run(self) -> None:
+        """Deliver what there is."""
         await _deliver_logs(self.grant, self._spool, self._bulk, whole=False)
-        self._spool.remove()
 
 
 def sort_out(spool: Spool, control: Outlet, bulk: Outlet) -> tuple[list[Leftover], list[LostBuild]]:
@@ -79,8 +84,9 @@ def sort_out(spool: Spool, control: Outlet, bulk: Outlet) -> tuple[list[Leftover
 
 async def _deliver_logs(grant: Grant, spool: GrantSpool, bulk: Outlet, *, whole: bool) -> None:
     """Publish every spooled log; with its end only where it is known to be `whole`."""
+    backlog, limit = Backlog(2**63), LogLimit(2**63, JobLimit(2**63))  # nothing is added
     async with asyncio.TaskGroup() as couriers:
         for name in spool.log_names():
-            spooled = SpooledLog(spool.log_path(name), grant.grant, name, limit=2**63, backlog=2**63)
+            spooled = SpooledLog(spool.log_path(name), grant.grant, name, limit=limit, backlog=backlog)
             spooled.finish(whole=whole)
             couriers.create_task(spooled.deliver(log_sender(bulk, grant, name)))

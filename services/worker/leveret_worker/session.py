@@ -21,10 +21,11 @@ from leveret_proto.messages import (
     Message,
     Refuse,
     Report,
+    Resend,
     Settle,
     WorkerClaim,
 )
-from leveret_proto.topology import CONTROL, WORK, WORKERS
+from leveret_proto.topology import CONTROL, RESEND, WORK, WORKERS
 from leveret_runtime.away import BrokerAway, told
 from leveret_runtime.broker import Consumer, Publisher, Refused, Unroutable, connection, settle
 from leveret_runtime.failpoints import failpoint
@@ -77,7 +78,7 @@ class SessionQueue:
         self._bound: frozenset[str] = frozenset()
 
     async def declare(self, on: AbstractConnection) -> None:
-        """Make the queue and bind it for orders; `bind` adds what can be granted."""
+        """Make the queue and bind it for orders and requests; `bind` adds what can be granted."""
         try:
             async with asyncio.timeout(DECLARE_LIMIT):
                 self._channel = await on.channel(publisher_confirms=False)
@@ -85,6 +86,7 @@ class SessionQueue:
                 self.name = self._queue.name
                 exchange = await self._channel.get_exchange(CONTROL, ensure=False)
                 await self._queue.bind(exchange, keys.control(self._name, self._session))
+                await self._queue.bind(await self._channel.get_exchange(RESEND, ensure=False), keys.worker(self._name))
         except (AMQPError, TimeoutError) as error:
             raise BrokerAway(told("RabbitMQ", error)) from error
 
@@ -146,7 +148,7 @@ async def _obey(worker: Worker, delivery: AbstractIncomingMessage) -> None:
     try:
         message = unpack(delivery.body, delivery.type)
     except Unreadable as error:
-        # Only the dispatcher may write here; what can't be read from it is repeated or replaced by it.
+        # Only the dispatcher and logsink may write here; what can't be read is repeated or replaced by them.
         log.error("order that can't be read", reason=str(error))
         await settle(delivery)
         return
@@ -163,6 +165,8 @@ async def _obey(worker: Worker, delivery: AbstractIncomingMessage) -> None:
             worker.on_cancel(message.grant, message.reason)
         case Abandon():
             worker.on_abandon(message.grant, message.why)
+        case Resend():
+            worker.on_resend(message)
         case Report():
             worker.report_now()
         case Drain():

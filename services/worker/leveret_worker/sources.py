@@ -5,7 +5,7 @@ from contextlib import aclosing
 from leveret_proto.manifest import Source
 from leveret_proto.messages import Reason
 from leveret_worker.commands import Commands
-from leveret_worker.logs import SpooledLog
+from leveret_worker.masked_output import MaskedOutput
 from leveret_worker.mirror import Mirror, MirrorError
 from leveret_worker.outcome import failed
 
@@ -13,7 +13,7 @@ from leveret_worker.outcome import failed
 _BUNDLE = ".leveret-source.bundle"
 
 
-async def clone(commands: Commands, log: SpooledLog, source: Source, mirror: Mirror) -> None:
+async def clone(commands: Commands, log: MaskedOutput, source: Source, mirror: Mirror) -> None:
     """Clone one source into the build user's home. Raises BuildFailed."""
     profile = commands.guest.profile
     if source.scm not in profile.version_control:

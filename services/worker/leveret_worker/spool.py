@@ -2,7 +2,8 @@
 
 <spool>/identity              a UUID; a second session that names the same one is this worker restarted
 <spool>/run/                  machines that run now; emptied at start
-<spool>/grants/<grant>/       grant.json, status.json (once ended), logs/<log>, artifacts/<index>.data and .json
+<spool>/grants/<grant>/       grant.json, status.json (once ended), logs/<log>, artifacts/<index>
+<spool>/kept/<grant>/         settled grants, whose logs may be asked for again: as above, without artifacts
 """
 
 import fcntl
@@ -64,6 +65,14 @@ class GrantSpool:
         except (OSError, ValidationError):
             return None
 
+    def log_bytes(self) -> int:
+        """How many bytes its logs take."""
+        return sum(entry.stat().st_size for entry in self.logs.iterdir())
+
+    def kept_since(self) -> float:
+        """When it was settled, in seconds since 1970."""
+        return self.folder.stat().st_mtime
+
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -74,8 +83,10 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         """Raises SpoolError where `folder` can't be made or another process uses it."""
         self._grants = folder / "grants"
+        self._kept = folder / "kept"
         try:
             self._grants.mkdir(parents=True, exist_ok=True)
+            self._kept.mkdir(exist_ok=True)
             self._lock = (folder / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -95,6 +106,18 @@ class Spool:
     def left(self) -> list[GrantSpool]:
         """Give what an earlier process left behind."""
         return [GrantSpool(entry) for entry in sorted(self._grants.iterdir())]
+
+    def keep(self, name: str) -> GrantSpool:
+        """Lay a settled grant aside: it is told no more, only its logs may be asked for. Raises OSError."""
+        settled, kept = self.grant(name), GrantSpool(self._kept / name)
+        shutil.rmtree(settled.artifacts, ignore_errors=True)
+        os.utime(settled.folder)
+        settled.folder.rename(kept.folder)
+        return kept
+
+    def kept(self) -> list[GrantSpool]:
+        """Give the settled grants that earlier processes laid aside."""
+        return [GrantSpool(entry) for entry in sorted(self._kept.iterdir())]
 
     def close(self) -> None:
         self._lock.close()

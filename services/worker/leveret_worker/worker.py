@@ -8,17 +8,19 @@ import structlog
 from leveret_proto import keys
 from leveret_proto.capability import SECRETS_TAG, Capabilities
 from leveret_proto.envelope import pack
-from leveret_proto.messages import AttemptStatus, Grant, HeldGrant, JobStatus, Reason, WorkerBeat
+from leveret_proto.messages import AttemptStatus, Grant, HeldGrant, JobStatus, Reason, Resend, WorkerBeat
 from leveret_proto.topology import STATUS
 from leveret_runtime.failpoints import failpoint
 from leveret_runtime.sealing import KeyPair
 from leveret_worker.attempt import Attempt
 from leveret_worker.config import Config
 from leveret_worker.guests import Executor
-from leveret_worker.leftover import Leftover, sort_out
+from leveret_worker.kept import MIB, KeptLogs
+from leveret_worker.leftover import Leftover, LostBuild, sort_out
 from leveret_worker.mirror import Mirror
 from leveret_worker.outcome import Outcome
 from leveret_worker.outlet import Outlet
+from leveret_worker.resender import Resender
 from leveret_worker.slots import Slots
 from leveret_worker.snapshot import Snapshot
 from leveret_worker.spool import Spool
@@ -48,6 +50,8 @@ class Worker:
         self._mirror = Mirror(config.source_mirrors)
         self._held: dict[str, Attempt | Leftover] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._kept = KeptLogs(spool, seconds=config.kept_logs_seconds, most=config.kept_logs_mib * MIB)
+        self._resender = Resender(self._kept, self.bulk)
         self._builds = asyncio.TaskGroup()
         self._beats = 0
         self._report = False
@@ -60,7 +64,8 @@ class Worker:
             results, lost = sort_out(self._spool, self.control, self.bulk)
             for leftover in results:
                 self._hold(leftover.grant, leftover, self._builds.create_task(leftover.run()))
-            couriers = [self._builds.create_task(build.run()) for build in lost]
+            couriers = [self._builds.create_task(self._deliver_lost(build)) for build in lost]
+            couriers.append(self._builds.create_task(self._resender.run()))
             proving = self._builds.create_task(self._executor.prove(self.news.set))
             await stop.wait()
             await self._drain()
@@ -156,6 +161,10 @@ class Worker:
         if held := self._held.get(name):
             held.announcer.settle()
 
+    def on_resend(self, wanted: Resend) -> None:
+        """Logsink misses parts of a log."""
+        self._resender.ask(wanted)
+
     def on_cancel(self, name: str, reason: Reason) -> None:
         """Stop the build of grant `name`; it ends `cancelled`."""
         held = self._held.get(name)
@@ -173,15 +182,24 @@ class Worker:
     def _hold(self, grant: Grant, held: Attempt | Leftover, task: asyncio.Task[None]) -> None:
         self._held[grant.grant] = held
         self._tasks[grant.grant] = task
-        task.add_done_callback(lambda done: self._let_go(grant.grant, settled=not done.cancelled()))
+        self._kept.hold(grant, held.digests)
+        task.add_done_callback(lambda done: self._let_go(grant, settled=not done.cancelled()))
 
-    def _let_go(self, name: str, *, settled: bool) -> None:
-        """Forget a grant; its spool stays where the next process still has to deliver from it."""
+    def _let_go(self, grant: Grant, *, settled: bool) -> None:
+        """Be done with a grant; its spool stays where the next process still has to deliver from it."""
+        name = grant.grant
         del self._held[name]
         del self._tasks[name]
-        if settled or name in self._void:
+        if name in self._void:
             self._void.discard(name)
-            self._spool.grant(name).remove()
+            self._kept.forget(grant)
+        elif settled:
+            self._kept.settle(grant)
+
+    async def _deliver_lost(self, build: LostBuild) -> None:
+        self._kept.hold(build.grant, tuple)
+        await build.run()
+        self._kept.settle(build.grant)
 
     def _slot_free(self) -> None:
         self.slots.free()

@@ -37,6 +37,7 @@ PUBLISH: dict[tuple[str, str], set[str]] = {
     (t.WORKERS, "w1.w2"): {"dispatcher"},
     (t.WORK, f"x86_64.debian/trixie.any.w1.{SESSION}"): {"dispatcher"},
     (t.CONTROL, f"w1.{SESSION}"): {"dispatcher"},
+    (t.RESEND, "w1"): {"logsink", "dispatcher"},
     (t.STATUS, "w1.1.1"): {"w1", "dispatcher"},
     (t.STATUS, "w2.1.1"): {"dispatcher"},
     (t.STATUS, "w1.w2.1.1"): {"dispatcher"},
@@ -108,6 +109,9 @@ BIND: dict[tuple[str, str], set[str]] = {
     (t.CONTROL, f"w2.{SESSION}"): set(),
     (t.CONTROL, "w1.#"): set(),
     (t.CONTROL, "#"): set(),
+    (t.RESEND, "w1"): {"w1"},
+    (t.RESEND, "w2"): set(),
+    (t.RESEND, "#"): set(),
 }
 #: Queue to declare → the accounts that may.
 DECLARE: dict[str, set[str]] = {

@@ -1,21 +1,23 @@
 """The `leveret` command and the stack of `leveret up`: real broker, database and services; `process` executor."""
 
 import asyncio
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from leveret_client import Client, Following, LogBytes, NotFound, endpoint, exits
-from leveret_client.demonstration.summary import download
+from leveret_client.demonstration.summary import fetch
 from leveret_embedded.stack import Options, Stack, StackInUseError
-from leveret_proto.messages import JobEvent, JobStatus, TaskState
+from leveret_proto.messages import Event, JobEvent, JobStatus, TaskState
 from tests.support.background import held_open
 from tests.support.processes import descendants, until_gone
 
@@ -107,7 +109,7 @@ async def test_the_whole_of_a_big_log_comes_once_and_again_from_history(manifest
     ends = [int(str(piece["offset"])) + int(str(piece["bytes"])) for piece in pieces]
     assert offsets == [0, *ends[:-1]]
     job = next(piece for piece in told if piece["type"] == "submission.accepted.v1")["job"]
-    assert await leveret("logs", str(job), "--task", "big") == (exits.OK, text, "")
+    assert await leveret("logs", str(job), "big") == (exits.OK, text, "")
 
 
 async def test_following_from_the_middle_has_no_gap_and_no_repeat_at_the_seam(stack: Stack) -> None:
@@ -128,6 +130,44 @@ async def test_following_from_the_middle_has_no_gap_and_no_repeat_at_the_seam(st
     assert late.end is not None
     assert late.end.status is JobStatus.SUCCESS
     assert late.untold() == []
+
+
+async def test_a_follower_who_stalls_reads_again_what_was_dropped_and_slows_nobody(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leveret_client.subscription.BACKLOG", 100_000)
+    monkeypatch.setattr("leveret_client.subscription.PREFETCH", 2)
+    monkeypatch.setattr("leveret_client.following.QUIET", 0.5)
+    async with asyncio.timeout(LIMIT), Client(stack.amqp_url, OWNER) as client:
+        job = (await client.submit(of("big: set +x; read -t 1 || true; seq 1 300000"), project="p")).job
+        state = Following(job)
+        shown: list[LogBytes] = []
+        async with aclosing(client.follow(job, state=state)) as pieces:
+            shown.append(await _next_bytes(pieces))
+            # it stalls until the build is over, and the log whole
+            while not (await client.show(job)).status.ended or (await _state(client, job, "big")) != "sealed":
+                await asyncio.sleep(0.1)
+            async for piece in pieces:
+                if isinstance(piece, LogBytes):
+                    shown.append(piece)
+        logs = {task: b"".join(piece.data for piece in shown if piece.task == task) for task in ("@setup", "big")}
+        reply, _ = await client.history(job)
+    assert logs["big"].endswith(b"".join(b"%d\n" % n for n in range(1, 300_001)))
+    assert {log.task: log.sha256 for log in reply.logs} == {
+        task: hashlib.sha256(body).hexdigest() for task, body in logs.items()
+    }
+
+
+async def _next_bytes(pieces: AsyncIterator[Event | LogBytes]) -> LogBytes:
+    async for piece in pieces:
+        if isinstance(piece, LogBytes):
+            return piece
+    raise AssertionError("it ended without a byte")
+
+
+async def _state(client: Client, job: int, task: str) -> str | None:
+    reply, _ = await client.history(job)
+    return next((log.state for log in reply.logs if log.task == task), None)
 
 
 async def test_a_cancelled_build_ends_its_follower_with_a_status_of_its_own(manifest: Path) -> None:
@@ -246,7 +286,7 @@ async def test_the_link_of_an_artifact_works(stack: Stack) -> None:
     assert state.end is not None
     assert [task.state for task in state.end.tasks] == [TaskState.SUCCESS]
     (artifact,) = state.end.artifacts
-    path = await download(artifact, stack.base / "got")
+    path = await fetch(artifact, stack.base / "got")
     assert path.read_text() == "built\n"
 
 

@@ -1,6 +1,7 @@
 """A logsink on its stage: a worker that sends chunks, a dispatcher that sends events, and readers of what comes out."""
 
 import asyncio
+import base64
 import hashlib
 import json
 import re
@@ -17,7 +18,7 @@ from multidict import CIMultiDictProxy
 from pydantic import SecretStr
 
 from leveret_proto import keys, topology
-from leveret_proto.envelope import pack, pack_bytes, unpack_headers
+from leveret_proto.envelope import pack, pack_bytes, unpack_as, unpack_headers
 from leveret_proto.ids import message_id
 from leveret_proto.messages import (
     ArtifactChunk,
@@ -28,6 +29,7 @@ from leveret_proto.messages import (
     LogEvent,
     Message,
     Reason,
+    Resend,
     TailChunk,
     TaskResult,
     TaskState,
@@ -42,6 +44,7 @@ from tests.support.vhosts import Vhost
 LIMIT = 20.0
 GRANT = message_id()
 LINK = "unguessable-word_0123456789"
+LINK_KEY = base64.b64encode(bytes(range(2, 34))).decode()
 
 
 def facts(job: int, *, owner: str = "alice", visibility: Visibility = Visibility.UNLISTED) -> JobFacts:
@@ -143,6 +146,9 @@ class Observed:
     async def log_events(self, count: int) -> list[LogEvent]:
         return [await self.log_event() for _ in range(count)]
 
+    async def resend(self) -> Resend:
+        return unpack_as(Resend, (message := await self.next()).body, message.type)
+
     async def tail(self) -> tuple[TailChunk, bytes]:
         message = await self.next()
         return unpack_headers(TailChunk, message.headers, message.type), message.body
@@ -164,12 +170,17 @@ class Stage:
     dispatcher: Dispatcher
     events: Observed
     tail: Observed
+    #: What w1 is asked to send again.
+    asked: Observed
     dead: Observed
     http: aiohttp.ClientSession
     alice: Any
 
-    async def logsink(self, *, failpoint: str | None = None, ready: bool = True, **more: str) -> Service:
-        """Starts a logsink on a free port, with an `end_wait` that no test has to wait for unless it says so."""
+    async def logsink(self, *, failpoint: str | None = None, ready: bool = True, **more: str | None) -> Service:
+        """Starts a logsink on a free port, with an `end_wait` that no test has to wait for unless it says so.
+
+        `more`: configuration keys; None: not given.
+        """
         environment = {
             "LEVERET_LOGSINK_AMQP_URL": self.vhost.url("logsink"),
             "LEVERET_LOGSINK_DATABASE_URL": self.database.dsn_for("logsink"),
@@ -177,8 +188,12 @@ class Stage:
             "LEVERET_LOGSINK_PORT": "0",
             "LEVERET_LOGSINK_END_WAIT": "300",
             "LEVERET_LOGSINK_LOGS_URL": "https://logs.example.org/",
+            "LEVERET_LOGSINK_LINK_KEY": LINK_KEY,
         }
-        environment |= {f"LEVERET_LOGSINK_{name.upper()}": value for name, value in more.items()}
+        for name, value in more.items():
+            environment.pop(f"LEVERET_LOGSINK_{name.upper()}", None)
+            if value is not None:
+                environment[f"LEVERET_LOGSINK_{name.upper()}"] = value
         return await self.services.start("leveret_logsink.main", environment, failpoint=failpoint, ready=ready)
 
     def url(self, service: Service) -> str:
@@ -247,16 +262,17 @@ async def staged(vhost: Vhost, database: Database, services: Services, storage: 
             dispatcher=Dispatcher(await Publisher.open(dispatcher)),
             events=await _observe(admin, topology.EVENTS),
             tail=await _observe(admin, topology.TAIL),
+            asked=await _observe(w1, topology.RESEND, keys.worker("w1")),
             dead=await _observe(admin, topology.DEAD),
             http=http,
             alice=alice,
         )  # fmt: skip
 
 
-async def _observe(on: Any, exchange: str) -> Observed:
+async def _observe(on: Any, exchange: str, key: str = "#") -> Observed:
     observed = Observed()
     channel = await on.channel()
     queue = await channel.declare_queue(exclusive=True)
-    await queue.bind(exchange, "#")
+    await queue.bind(await channel.get_exchange(exchange, ensure=False), key)
     await queue.consume(observed.on_message, no_ack=True)
     return observed

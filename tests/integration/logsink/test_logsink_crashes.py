@@ -4,7 +4,7 @@ import asyncio
 
 from leveret_logsink.failpoints import FAILPOINTS
 from leveret_proto.links import artifact_path, log_path
-from leveret_proto.messages import SETUP_LOG
+from leveret_proto.messages import SETUP_LOG, CommandFailed, LogHistory
 from tests.integration.logsink.stage import LIMIT, LINK, Stage, facts, pieces, sha256
 
 BODY = bytes(range(256)) * 300
@@ -109,3 +109,32 @@ async def test_a_taken_port_is_said_plainly(stage: Stage) -> None:
     second = await stage.logsink(ready=False, port=port)
     assert await second.wait() == 1
     assert f"can't listen on 127.0.0.1 port {port}" in second.log.read_text().splitlines()[-1]
+
+
+async def test_a_file_that_is_out_of_order_harms_nothing_else(stage: Stage) -> None:
+    """It can be neither read nor written; other partitions, readers and the session go on. Mended, it is sealed."""
+    sink = await stage.logsink()
+    bad, good = facts(16), facts(17)
+    await stage.dispatcher.started(bad, 1, "w1")
+    await stage.w1.chunk(16, 1, "build", 0, BODY[:20_000])
+    await stage.until("select tailed = 20000 from stream")
+    file = stage.storage / "0/16/1/w1/build.log"
+    file.rename(stage.storage / "kept")
+    file.mkdir()
+    for offset, part in pieces(BODY[20_000:], 20_000):
+        await stage.w1.chunk(16, 1, "build", 20_000 + offset, part)
+    await stage.w1.chunk(16, 1, "build", len(BODY), b"", whole=BODY)
+    await stage.dispatcher.started(good, 1, "w1")
+    await stage.w1.log(17, 1, "build", BODY, size=20_000)
+    event = await stage.events.log_event()
+    assert (event.facts.job, event.status) == (17, "sealed")
+    reply = await stage.command("history.alice", LogHistory(job=16, task="build"))
+    assert CommandFailed.model_validate_json(reply.body).code == "unavailable"
+    assert (await stage.get(stage.url(sink) + log_path(17, LINK, 1, "build")))[2] == BODY
+
+    file.rmdir()
+    (stage.storage / "kept").rename(file)
+    event = await stage.events.log_event()
+    assert (event.facts.job, event.status, event.sha256) == (16, "sealed", sha256(BODY))
+    assert sink.log.read_text().count('"ready"') == 1
+    assert stage.dead.empty()

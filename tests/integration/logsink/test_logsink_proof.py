@@ -101,14 +101,6 @@ async def test_what_does_not_come_is_a_gap_and_may_still_be_sealed(stage: Stage)
     assert (event.task, event.status, event.seq) == ("late", "gap", 6)
 
 
-async def test_a_wrong_digest_is_a_gap_at_once(stage: Stage) -> None:
-    await stage.logsink()
-    await stage.dispatcher.started(facts(7), 1, "w1")
-    await stage.w1.chunk(7, 1, "build", 0, b"tampered", whole=b"original")
-    event = await stage.events.log_event()
-    assert (event.status, event.missing, event.sha256) == ("gap", (MissingRange(start=0, end=8),), None)
-
-
 async def test_waiting_for_the_end_outlives_a_restart(stage: Stage) -> None:
     sink = await stage.logsink(end_wait="1")
     await stage.dispatcher.ended(facts(3), 1, "w1", "build")

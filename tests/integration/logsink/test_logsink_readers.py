@@ -2,20 +2,26 @@
 
 import asyncio
 import base64
+import re
+from datetime import UTC, datetime
 from typing import Any
 
+from leveret_logsink.signing import Signer
 from leveret_proto import keys
 from leveret_proto.envelope import unpack
-from leveret_proto.links import log_path
+from leveret_proto.links import artifact_path, log_path
 from leveret_proto.messages import (
     SETUP_LOG,
+    AskLinks,
     CancelJob,
     CommandFailed,
     HistoryReply,
+    LinksReply,
     LogHistory,
     Visibility,
 )
-from tests.integration.logsink.stage import LIMIT, LINK, Stage, facts, pieces, sha256
+from tests.integration.logsink.stage import LIMIT, LINK, LINK_KEY, Stage, facts, pieces, sha256
+from tests.support.event_stream import LogReader
 
 BODY = b"0123456789abcdefghij"
 
@@ -72,6 +78,110 @@ async def test_http(stage: Stage) -> None:
     answers = {path: (await stage.get(stage.url(sink) + path))[::2] for path in wrong}
     assert set(answers.values()) == {(404, b"404: Not Found")}, answers
     assert (await stage.get(url, method="POST"))[0] == 405
+
+
+async def test_tails_and_conditions_over_http(stage: Stage) -> None:
+    sink = await stage.logsink()
+    url = stage.url(sink) + log_path(22, LINK, 1, "build")
+    body = b"one\ntwo\nthree\n"
+    await stage.dispatcher.started(facts(22), 1, "w1")
+    await stage.w1.log(22, 1, "build", body)
+    await stage.events.log_event()
+    etags = set()
+    for last, begins in (("8", 8), ("6", 8), ("7", 8), ("5", 9), ("10", 4), ("11", 4), ("0", 14), ("1KiB", 0)):
+        status, headers, tail = await stage.get(f"{url}?last={last}")
+        assert (status, tail, headers["Leveret-Offset"]) == (200, body[begins:], str(begins)), last
+        etags.add(headers["ETag"])
+    assert len(etags) == 5  # one for each beginning
+    # a range of a tail counts from its beginning
+    status, headers, part = await stage.get(url + "?last=8", Range="bytes=1-2")
+    assert (status, part, headers["Content-Range"]) == (206, b"hr", "bytes 1-2/6")
+    status, headers, told = await stage.get(url + "?last=x")
+    assert (status, told) == (400, b"last: expected a number of bytes, as 4096, 128KiB or 1MiB\n")
+    assert headers["Content-Security-Policy"].startswith("sandbox")
+    etag = f'"{sha256(body)}"'
+    assert (await stage.get(url, If_Match='"other"'))[0] == 412
+    assert (await stage.get(url, If_Match=f'"other", {etag}'))[0] == 200
+    # several ranges are answered with the whole
+    assert (await stage.get(url, Range="bytes=0-1,3-4"))[::2] == (200, body)
+
+
+async def test_private_jobs_are_served_by_signed_links_alone(stage: Stage) -> None:
+    sink = await stage.logsink(logs_url=None)
+    base = stage.url(sink)
+    for job, visibility in ((31, Visibility.PRIVATE), (32, Visibility.UNLISTED)):
+        await stage.dispatcher.started(facts(job, visibility=visibility), 1, "w1")
+        await stage.w1.log(job, 1, "build", BODY)
+        await stage.w1.log(job, 1, "test", BODY)
+        await stage.w1.artifact(job, 1, 0, "hare.tar", [(0, BODY)], BODY)
+    await stage.until("select count(*) = 6 from stream where state = 'sealed'")
+
+    async def ask(**asked: Any) -> Any:
+        reply = await stage.command(keys.command("links", "alice"), AskLinks(**asked))
+        return unpack(reply.body, reply.type)
+
+    # the path alone, as events and mails have it, is nothing that is there
+    paths = [log_path(31, LINK, 1, "build"), artifact_path(31, LINK, 1, 0, "hare.tar")]
+    for path in (*paths, paths[0] + "?follow", paths[0] + "?last=1"):
+        assert (await stage.get(base + path))[::2] == (404, b"404: Not Found")
+    reply = await ask(job=31, seconds=60)
+    assert isinstance(reply, LinksReply)
+    assert reply.expires_at is not None
+    assert abs((reply.expires_at - datetime.now(UTC)).total_seconds() - 60) < LIMIT
+    log, other = reply.logs
+    (artifact,) = reply.artifacts
+    assert (log.task, log.state, log.bytes, log.sha256) == ("build", "sealed", len(BODY), sha256(BODY))
+    assert (artifact.name, artifact.bytes, artifact.sha256) == ("hare.tar", len(BODY), sha256(BODY))
+    for link in (log.url, other.url, artifact.url):
+        assert (await stage.get(link))[::2] == (200, BODY)
+        assert (await stage.get(link, Range="bytes=-3"))[::2] == (206, BODY[-3:])
+    assert (await stage.get(log.url + "&last=4"))[2] == BODY[-4:]
+    reader = LogReader(log.url + "&follow")
+    async with asyncio.timeout(LIMIT):
+        await reader.read_through(stage.http)
+    assert bytes(reader.body) == BODY
+    # each opens one path, in one form
+    signature = log.url.partition("?")[2]
+    later = re.sub(r"expires=\d+", "expires=99999999999", signature)
+    for path, query in (
+        (log_path(31, LINK, 1, "test"), signature),
+        (artifact_path(31, LINK, 1, 0, "hare.tar"), signature),
+        (log_path(32, LINK, 1, "nothing"), signature),
+        (log_path(31, LINK[:-1] + "x", 1, "build"), signature),
+        (paths[0], later),
+        (paths[0], signature + "x"),
+        (paths[0], signature.partition("&")[0]),
+        (paths[0], signature.partition("&")[2]),
+    ):
+        assert (await stage.get(f"{base}{path}?{query}"))[::2] == (404, b"404: Not Found"), (path, query)
+    # a real one that is too old says so; nobody else has one
+    old = Signer(LINK_KEY).query(paths[0], 1_000_000)
+    status, _, told = await stage.get(base + paths[0] + old)
+    assert (status, told) == (403, b"this link has expired; `leveret links` gives a new one\n")
+
+    unsigned = await ask(job=32)
+    assert (unsigned.expires_at, unsigned.logs[0].url) == (None, base + log_path(32, LINK, 1, "build"))
+    assert (await ask(job=32, attempt=7)).logs == ()
+    await stage.dispatcher.started(facts(34, owner="bob"), 1, "w1")
+    await stage.until("select count(*) = 3 from job")
+    for foreign in (34, 99):
+        refused = await ask(job=foreign)
+        assert isinstance(refused, CommandFailed)
+        assert refused.code == "not-found"
+
+
+async def test_without_a_key_nothing_of_private_jobs_is_served(stage: Stage) -> None:
+    sink = await stage.logsink(link_key=None)
+    await stage.dispatcher.started(facts(33, visibility=Visibility.PRIVATE), 1, "w1")
+    await stage.w1.log(33, 1, "build", BODY)
+    await stage.events.log_event()
+    path = log_path(33, LINK, 1, "build")
+    for query in ("", Signer(LINK_KEY).query(path, 2**40)):
+        assert (await stage.get(stage.url(sink) + path + query))[0] == 404
+    reply = await stage.command(keys.command("links", "alice"), AskLinks(job=33))
+    failed = unpack(reply.body, reply.type)
+    assert isinstance(failed, CommandFailed)
+    assert (failed.code, "link_key" in failed.message) == ("unavailable", True)
 
 
 async def test_tail_has_every_byte_once_in_order(stage: Stage) -> None:

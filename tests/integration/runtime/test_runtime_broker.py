@@ -206,6 +206,37 @@ class TestConsumer:
                 await settle(message)
 
 
+@pytest.mark.parametrize("reason", [None, asyncio.CancelledError])
+async def test_a_connection_that_is_closed_before_a_confirm_is_a_broker_that_is_away(
+    vhost: Vhost, reason: type[BaseException] | None
+) -> None:
+    """Not a cancelled sender, nor an error without a name: it would take its service down, or lose the message."""
+    async with proxy_to(vhost.url()) as proxy:
+        async with connection(SecretStr(proxy.url(vhost.url())), "test") as on, asyncio.TaskGroup() as group:
+            publisher = await Publisher.open(on)
+            with proxy.silent():
+                sending = group.create_task(gone_away(publisher))
+                while not publisher._channel.confirmations:
+                    await asyncio.sleep(0)
+                await publisher._channel._cancel_tasks(reason)
+                assert await sending
+        async with connection(SecretStr(vhost.url()), "test") as on, asyncio.TaskGroup() as group:
+            publisher = await Publisher.open(on)
+            sending = group.create_task(gone_away(publisher))
+            await asyncio.sleep(0)
+            sending.cancel()  # and who is cancelled is
+    assert sending.cancelled()
+
+
+async def gone_away(publisher: Publisher) -> bool:
+    """Whether sending says that the broker is away."""
+    try:
+        await publisher.send("", DISPATCHER_DEAD, parcel(), app="test")
+    except BrokerAway:
+        return True
+    return False
+
+
 async def test_a_dead_letter_says_where_it_came_from_and_why(vhost: Vhost) -> None:
     await vhost.provision()
     async with asyncio.timeout(LIMIT), connection(SecretStr(vhost.url()), "test") as on:

@@ -115,6 +115,38 @@ async def test_a_secret_that_can_not_be_placed_fails_the_setup_by_its_name(
     assert value.decode("latin-1") not in ended.detail and value not in setup
 
 
+async def test_secrets_are_masked_in_the_worker_s_own_lines_and_in_what_it_says_of_the_end(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    """The last one's place is a path that can't be, so that errors repeat it; the first one's value is that path."""
+    worker = await start_worker()
+    beat = await dispatcher.beat()
+    path, word = b"/proc/no/s3cret-place", b"s3cret-command-word"
+    secrets = (sealed(beat, path, path="a"), sealed(beat, word, path="b"), sealed(beat, b"", path=path.decode()))
+    ended, setup = await build(dispatcher, beat, "true", *secrets)
+    assert (ended.result, ended.reason) == ("failed", "setup-failed")
+    assert ended.detail is not None and "***" in ended.detail
+    assert b"setup failed: " in setup and b"***" in setup
+    for said in (ended.model_dump_json().encode(), setup, worker.log.read_bytes()):
+        assert path not in said and word not in said
+
+
+async def test_a_trace_shows_no_secret(dispatcher: DispatcherPlayed, start_worker: StartWorker) -> None:
+    await start_worker()
+    beat = await dispatcher.beat()
+    value = b"it's a 100% s3cret <phrase>"
+    ended, _ = await build(
+        dispatcher, beat, 'word=$(cat token)\n: "$word"\necho "[$word]"', sealed(beat, value, path="token")
+    )
+    assert ended.result == "success"
+    assert (await dispatcher.log("look")).splitlines()[1:] == [
+        b"+ word='***'",
+        b"+ : '***'",
+        b"+ echo '[***]'",
+        b"[***]",
+    ]
+
+
 async def test_nothing_that_opens_a_secret_is_left_in_the_spool(
     dispatcher: DispatcherPlayed, start_worker: StartWorker, spool: Path
 ) -> None:

@@ -84,6 +84,25 @@ async def test_complete_build_skips_the_rest_and_succeeds(
     assert [task.state for task in ended.tasks] == ["success", "skipped"]
 
 
+async def test_a_log_past_its_limit_stops_and_ends_with_its_last_bytes(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    """And so does a small one after it, which is past the job's."""
+    await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    manifest = "image: test/process\ntasks:\n- flood: seq 1 400000\n- late: echo late\n"
+    await dispatcher.grant(make_grant(beat, manifest, log_limit=2**20, job_log_limit=8192), ARCH)
+    assert (await dispatcher.status("ended")).result == "success"
+    whole = b"+ seq 1 400000\n" + "".join(f"{number}\n" for number in range(1, 400001)).encode()
+    log, room = await dispatcher.log("flood"), 8192 - len(await dispatcher.log("@setup"))
+    shown, _, rest = log.partition(b"[leveret] the limit of 8192 bytes for all logs is reached")
+    assert shown in (whole[:room], whole[:room] + b"\n")
+    said = f"\n[leveret] {len(whole) - room - 2**20} bytes are left out here; the last {2**20} follow\n"
+    assert rest.endswith(said.encode() + whole[-(2**20) :])
+    assert b"[leveret] 0 bytes are left out here" in await dispatcher.log("late")
+    assert b"late\n" in await dispatcher.log("late")
+
+
 async def test_a_missing_artifact_fails_the_job(dispatcher: DispatcherPlayed, start_worker: StartWorker) -> None:
     await start_worker()
     beat = await dispatcher.beat(beat=1)

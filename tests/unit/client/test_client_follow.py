@@ -164,3 +164,45 @@ def test_whatever_comes_live_in_whatever_order_the_whole_log_is_shown_once(
     assert [piece.offset for piece in told] == [sum(len(p.data) for p in told[:n]) for n in range(len(told))]
     state.on_event(ended(boot=None))
     assert state.finished
+
+
+def listed(size: int, task: str = "build", state: str = "open") -> HistoryReply:
+    view = LogView.model_validate({"attempt": 1, "task": task, "state": state, "bytes": size})
+    return HistoryReply(job=7, attempt=1, logs=(view,))
+
+
+def test_the_last_bytes_of_a_log_that_was_there_begin_with_a_line() -> None:
+    log = b"one\ntwo\nthree\n"
+    state = Following(7, last=9)
+    state.on_list(listed(len(log)))
+    hole = state.hole()
+    assert hole == Hole(1, "build", len(log) - 10)
+    assert state.on_history(hole, log[hole.offset :]) == LogBytes(1, "build", 8, b"three\n")
+    assert state.on_piece(chunk(len(log)), b"four") == LogBytes(1, "build", len(log), b"four")
+    assert state.on_piece(chunk(0, task="new"), b"all of it") == LogBytes(1, "new", 0, b"all of it")
+    state.on_list(listed(2000, "later"))  # heard of late, but it was there
+    state.on_list(listed(5, "short"))
+    assert state.hole() == Hole(1, "later", 2000 - 10)
+
+
+@given(st.binary(min_size=1, max_size=60), st.integers(0, 80), st.data())
+def test_a_tail_and_what_follows_is_the_end_of_the_log(log: bytes, last: int, data: st.DataObject) -> None:
+    before = data.draw(st.integers(0, len(log)))
+    state = Following(7, last=last)
+    if before:
+        state.on_list(listed(before))
+    shown = b""
+    for start in range(before, len(log), 7):
+        piece = state.on_piece(chunk(start), log[start : start + 7])
+        while (hole := state.hole()) is not None:
+            stored = log[hole.offset : min(start + 7, hole.offset + 11)]
+            filled = state.on_history(hole, stored)
+            shown += filled.data if filled else b""
+        shown += piece.data if piece else b""
+    while (hole := state.hole()) is not None:
+        filled = state.on_history(hole, log[hole.offset : hole.offset + 11])
+        shown += filled.data if filled else b""
+    assert log.endswith(shown)
+    assert len(shown) <= len(log) - max(0, before - last)
+    if last >= before:
+        assert shown == log

@@ -1,10 +1,10 @@
-"""Range and If-None-Match as RFC 9110 has them."""
+"""Ranges and conditions as RFC 9110 has them."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leveret_logsink.http_rules import Unsatisfiable, unchanged, wanted
+from leveret_logsink.http_rules import Unsatisfiable, last, live, refused, unchanged, wanted
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,35 @@ def test_unchanged() -> None:
     assert unchanged("*", '"b"')
     assert not unchanged('"a"', '"b"')
     assert not unchanged(None, '"b"')
+
+
+def test_refused() -> None:
+    assert not refused(None, '"b"')
+    assert not refused('"a", "b"', '"b"')
+    assert not refused("*", '"b"')
+    assert refused('"a"', '"b"')
+    assert refused('W/"b"', '"b"')  # compared strongly
+    assert refused("", '"b"')
+
+
+@pytest.mark.parametrize(
+    ("method", "accept", "query", "stream"),
+    [
+        ("GET", "text/event-stream", {}, True),
+        ("GET", "text/plain, Text/Event-Stream;q=0.9", {}, True),
+        ("GET", None, {"follow": ""}, True),
+        ("HEAD", "text/event-stream", {"follow": ""}, False),
+        ("GET", "*/*", {}, False),
+        ("GET", None, {}, False),
+    ],
+)
+def test_live(method: str, accept: str | None, query: dict[str, str], stream: bool) -> None:
+    assert live(method, accept, query) is stream
+
+
+def test_last() -> None:
+    assert last({}) is None
+    assert last({"last": "128KiB"}) == 128 * 1024
+    for wrong in ("", "-1", "1 KB", "1e3", "٣", "9" * 13, "1\n"):
+        with pytest.raises(ValueError, match="last: expected a number of bytes"):
+            last({"last": wrong})

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from leveret_logsink.assembly import End, Held
 from leveret_logsink.ranges import Ranges
-from leveret_logsink.verdict import MAX_MISSING, AttemptNews, State, Verdict, expected, judge, missing, news, proven
+from leveret_logsink.verdict import AttemptNews, State, Verdict, expected, judge, missing, news, proven
 from leveret_proto.messages import (
+    MAX_MISSING,
     SETUP_LOG,
     JobEvent,
     JobFacts,

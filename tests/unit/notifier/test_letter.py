@@ -88,6 +88,11 @@ def test_the_mail_tells_the_status_the_tasks_and_the_links() -> None:
     ]  # fmt: skip
 
 
+def test_the_mail_of_a_private_job_says_how_its_links_open() -> None:
+    told = sent(job(visibility="private"), mail(to="Ada <ada@example.org>")).get_content().splitlines()
+    assert told[-1] == "The job is private: its links open once they are signed, by `leveret links 7`."
+
+
 def group(name: str = "release", note: str | None = "first\nof all") -> EndedGroup:
     ends = (JobStatus.SUCCESS, JobStatus.FAILED, JobStatus.TIMEOUT, JobStatus.CANCELLED)
     members = tuple(GroupMember(job=number, status=status) for number, status in enumerate(ends, 7))

@@ -58,17 +58,18 @@ def test_an_operation_speaks_of_its_channels_messages() -> None:
             assert message["$ref"].startswith(operation["reply"]["channel"]["$ref"])
     answers = {name: len(operation["reply"]["messages"])
                for name, operation in DOCUMENT["operations"].items() if "reply" in operation}  # fmt: skip
-    assert answers == {"send-leveret.submit": 2, "send-leveret.commands": 14}
+    assert answers == {"send-leveret.submit": 2, "send-leveret.commands": 15}
 
 
 @pytest.mark.parametrize(
     ("queue", "types"),
     [
         ("leveret.logsink.record", {"job.event.v1"}),
-        ("leveret.logsink.history", {"command.history.v1"}),
+        ("leveret.logsink.history", {"command.history.v1", "command.links.v1"}),
         (
             "leveret.dispatcher.commands",
-            {type_ for type_ in REGISTRY if type_.startswith("command.")} - {"command.history.v1", "command.replay.v1"},
+            {type_ for type_ in REGISTRY if type_.startswith("command.")}
+            - {"command.history.v1", "command.links.v1", "command.replay.v1"},
         ),
         ("leveret.logsink.replay", {"command.replay.v1"}),
         ("leveret.notifier.jobs", {"job.ended.v1", "group.ended.v1"}),

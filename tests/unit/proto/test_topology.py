@@ -27,7 +27,7 @@ def test_a_queue_is_bound_to_exchanges_that_exist(queue: t.Queue) -> None:
 
 def test_every_exchange_but_the_public_ones_is_read_by_a_queue() -> None:
     # sessions and followers bind queues of their own
-    bound_later = {t.WORK, t.CONTROL, t.EVENTS, t.TAIL}
+    bound_later = {t.WORK, t.CONTROL, t.RESEND, t.EVENTS, t.TAIL}
     assert NAMES - {exchange for queue in t.QUEUES for exchange, _ in queue.bindings} == bound_later
 
 

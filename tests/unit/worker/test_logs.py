@@ -11,9 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leveret_proto.messages import LogChunk
+from leveret_worker import spooled
+from leveret_worker.backlog import Backlog
+from leveret_worker.log_limit import LAST, JobLimit, LogLimit
 from leveret_worker.logs import CHUNK, SpooledLog
 
 GRANT = "0190c5a0-0000-7000-8000-000000000001"
+
+
+def spooled_log(path: Path, *, limit: int = 10**9, backlog: int = 10**9) -> SpooledLog:
+    return SpooledLog(path, GRANT, "build", limit=LogLimit(limit, JobLimit(10**9)), backlog=Backlog(backlog))
 
 
 class Sink:
@@ -35,7 +42,7 @@ class Sink:
 
 async def through(path: Path, pieces: list[bytes], limit: int = 10**9) -> Sink:
     sink = Sink()
-    log = SpooledLog(path, GRANT, "build", limit=limit, backlog=10**9)
+    log = spooled_log(path, limit=limit)
     async with asyncio.TaskGroup() as group:
         group.create_task(log.deliver(sink))
         for piece in pieces:
@@ -57,10 +64,13 @@ def test_bytes_arrive_whole_with_their_proof(tmp_path: Path, sizes: list[int]) -
     assert (sink.end.total, sink.end.sha256) == (len(whole), hashlib.sha256(whole).hexdigest())
 
 
-async def test_past_the_limit_a_line_says_so_and_the_rest_is_left_out(tmp_path: Path) -> None:
-    sink = await through(tmp_path / "log", [b"x" * 90, b"y" * 90, b"z" * 90], limit=100)
-    assert bytes(sink.content).startswith(b"x" * 90 + b"y" * 10 + b"\n[leveret: the log's limit of 100 bytes")
-    assert b"z" not in sink.content
+async def test_past_the_limit_the_log_goes_on_with_its_last_bytes_and_is_proven_with_them(tmp_path: Path) -> None:
+    sink = await through(tmp_path / "log", [b"x" * 90, b"y" * 90, b"z" * LAST], limit=100)
+    content = bytes(sink.content)
+    assert content.startswith(b"x" * 90 + b"y" * 10 + b"\n[leveret] the limit of 100 bytes for a log")
+    assert content.endswith(b"[leveret] 80 bytes are left out here; the last 1048576 follow\n" + b"z" * LAST)
+    assert sink.end is not None
+    assert (sink.end.total, sink.end.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
 async def test_a_broker_that_confirms_nothing_stops_the_writer(tmp_path: Path) -> None:
@@ -71,7 +81,7 @@ async def test_a_broker_that_confirms_nothing_stops_the_writer(tmp_path: Path) -
         sent.set()
         await confirm.wait()
 
-    log = SpooledLog(tmp_path / "log", GRANT, "build", limit=10**9, backlog=100)
+    log = spooled_log(tmp_path / "log", backlog=100)
     async with asyncio.TaskGroup() as group:
         group.create_task(log.deliver(held_back))
         writer = group.create_task(log.append(b"x" * 101))
@@ -92,7 +102,7 @@ async def test_a_restarted_worker_publishes_the_same_bytes_again(tmp_path: Path)
 
 async def test_a_log_cut_off_by_a_crash_has_no_end(tmp_path: Path) -> None:
     sink = Sink()
-    log = SpooledLog(tmp_path / "log", GRANT, "build", limit=10**9, backlog=10**9)
+    log = spooled_log(tmp_path / "log")
     await log.append(b"so far\n")
     log.finish(whole=False)
     await log.deliver(sink)
@@ -121,7 +131,7 @@ async def test_a_full_disk_is_an_error_and_what_was_written_is_proven(
             raise OSError(errno.ENOSPC, "no space left on device")
         return write(fd, bytes(data[:room]))
 
-    log = SpooledLog(tmp_path / "log", GRANT, "build", limit=10**9, backlog=10**9)
+    log = spooled_log(tmp_path / "log")
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", nearly_full)
         with pytest.raises(OSError, match="no space left"):
@@ -139,12 +149,32 @@ async def test_a_cancelled_courier_keeps_no_file_open(tmp_path: Path) -> None:
         await asyncio.Event().wait()
 
     before = len(os.listdir("/proc/self/fd"))
-    log = SpooledLog(tmp_path / "log", GRANT, "build", limit=10**9, backlog=10**9)
+    log = spooled_log(tmp_path / "log")
     async with asyncio.TaskGroup() as group:
         courier = group.create_task(log.deliver(never))
         await asyncio.sleep(0)
         courier.cancel()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_line_after_a_silence_goes_at_once_and_what_follows_soon_goes_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def take(chunk: LogChunk, data: bytes) -> None:
+        sent.put_nowait(data)
+
+    monkeypatch.setattr(spooled, "AGE", 3600.0)
+    log = spooled_log(tmp_path / "log")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(log.deliver(take))
+        await log.append(b"one\n")
+        assert await sent.get() == b"one\n"
+        await log.append(b"two\n")
+        await log.append(b"three\n")
+        log.finish()
+        assert await sent.get() == b"two\nthree\n"
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1])

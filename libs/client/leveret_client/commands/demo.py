@@ -14,8 +14,9 @@ from leveret_client import endpoint, exits
 from leveret_client.client import Client
 from leveret_client.commands.up import default_owner, running_stack
 from leveret_client.demonstration.scdoc import source_mirror
-from leveret_client.demonstration.summary import DownloadError, download, show_artifact, show_summary
+from leveret_client.demonstration.summary import fetch, show_artifact, show_summary
 from leveret_client.demonstration.tools import ToolError, run_tool
+from leveret_client.errors import DownloadError
 from leveret_client.follow import Following
 from leveret_client.options import Settings, json_option
 from leveret_client.output import LogOutput, Output
@@ -91,7 +92,7 @@ async def _build(output: Output, stack: "Stack", prepared: float, begun: float) 
     show_summary(output, state.end, prepared, started)
     for artifact in state.end.artifacts:
         try:
-            path = await download(artifact, ARTIFACTS)
+            path = await fetch(artifact, ARTIFACTS)
         except DownloadError as error:
             output.say(f"leveret: {error}", "red")
             return exits.FAILED

@@ -2,6 +2,8 @@
 
 from leveret_proto.base import REGISTRY, JobFacts, Message, Part, Visibility
 from leveret_proto.messages.command import (
+    ArtifactLink,
+    AskLinks,
     CancelJob,
     CancelReply,
     CommandFailed,
@@ -11,10 +13,12 @@ from leveret_proto.messages.command import (
     JobMatch,
     JobReply,
     JobView,
+    LinksReply,
     ListJobs,
     ListReply,
     ListWorkers,
     LogHistory,
+    LogLink,
     LogView,
     Place,
     PrioritizeJob,
@@ -35,6 +39,7 @@ from leveret_proto.messages.dead import (
     ShowDead,
 )
 from leveret_proto.messages.event import (
+    MAX_MISSING,
     DeliveryEvent,
     Event,
     JobEvent,
@@ -86,6 +91,7 @@ from leveret_proto.messages.work import (
     LogDigest,
     Refuse,
     Report,
+    Resend,
     Settle,
     WorkerBeat,
     WorkerClaim,
@@ -93,6 +99,7 @@ from leveret_proto.messages.work import (
 
 __all__ = [
     "MAX_CHUNK",
+    "MAX_MISSING",
     "MAX_SECRET",
     "MAX_SLOTS",
     "REGISTRY",
@@ -101,6 +108,8 @@ __all__ = [
     "AddSecret",
     "Artifact",
     "ArtifactChunk",
+    "ArtifactLink",
+    "AskLinks",
     "AskSecretsKey",
     "AttemptState",
     "AttemptStatus",
@@ -136,6 +145,7 @@ __all__ = [
     "JobReply",
     "JobStatus",
     "JobView",
+    "LinksReply",
     "ListDead",
     "ListJobs",
     "ListReply",
@@ -145,6 +155,7 @@ __all__ = [
     "LogDigest",
     "LogEvent",
     "LogHistory",
+    "LogLink",
     "LogView",
     "Message",
     "MissingRange",
@@ -160,6 +171,7 @@ __all__ = [
     "ReplayReply",
     "ReplayedEvent",
     "Report",
+    "Resend",
     "RetryDead",
     "RetryJob",
     "SealedSecret",

@@ -88,6 +88,20 @@ class LogHistory(Message):
     limit: Annotated[int, Field(ge=1, le=256 * 1024)] = 256 * 1024
 
 
+class AskLinks(Message):
+    """Routing word `links`, answered by logsink: links to an attempt's logs and artifacts.
+
+    Those to a private job's are signed, and work for `seconds`.
+    """
+
+    TYPE: ClassVar[str] = "command.links.v1"
+
+    job: JobId
+    #: None: the latest attempt that logsink has heard of.
+    attempt: Attempt | None = None
+    seconds: Annotated[int, Field(ge=1, le=7 * 86_400)] = 3600
+
+
 class JobView(Standing):
     """A job as it stands."""
 
@@ -107,6 +121,23 @@ class LogView(Part):
     #: Contiguous bytes from the start.
     bytes: Bytes
     sha256: Sha256 | None = None
+
+
+class LogLink(LogView):
+    """A stored log and where HTTP serves it."""
+
+    url: str
+
+
+class ArtifactLink(Part):
+    """A stored artifact and where HTTP serves it. `index` is its place in the manifest's list."""
+
+    attempt: Attempt
+    index: int = Field(ge=0, lt=512)
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    bytes: Bytes
+    sha256: Sha256
+    url: str
 
 
 class JobReply(Message):
@@ -211,6 +242,19 @@ class HistoryReply(Message):
     logs: tuple[LogView, ...] = ()
     #: Base64 of the bytes at the asked offset.
     data: str | None = None
+
+
+class LinksReply(Message):
+    """Answer to `links`: what is stored of one attempt; of artifacts those that were proved whole."""
+
+    TYPE: ClassVar[str] = "reply.links.v1"
+
+    job: JobId
+    attempt: Attempt | None = None
+    logs: tuple[LogLink, ...] = ()
+    artifacts: tuple[ArtifactLink, ...] = ()
+    #: Until when the links work; None: for as long as what they lead to is kept.
+    expires_at: Time | None = None
 
 
 class CommandFailed(Message):

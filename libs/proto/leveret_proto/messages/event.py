@@ -42,6 +42,10 @@ class TaskEvent(NumberedEvent):
     task: TaskResult
 
 
+#: Missing ranges that a message lists at most.
+MAX_MISSING = 100
+
+
 class MissingRange(Part):
     """Bytes `start` up to but not including `end` that never came; `end` None where not even the length is known."""
 

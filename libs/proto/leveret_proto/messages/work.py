@@ -5,8 +5,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from leveret_proto.base import Attempt, Bytes, JobFacts, JobId, Message, Name, Part, Seconds, Sha256, Token, Word
-from leveret_proto.capability import Capabilities
+from leveret_proto.capability import MIB, Capabilities
 from leveret_proto.manifest import Manifest
+from leveret_proto.messages.event import MAX_MISSING, MissingRange
 from leveret_proto.messages.job import Artifact, TaskResult, Timings
 from leveret_proto.messages.secret import PublicKey, SealedSecret
 from leveret_proto.messages.state import AttemptState, JobStatus, Reason
@@ -79,8 +80,9 @@ class Grant(Message):
     manifest: Manifest
     #: Seconds from the attempt's start until the worker ends it.
     time_limit: Seconds
-    #: Bytes of log per task, and of each artifact.
+    #: Bytes of log per task and of all logs together, past which only the last of each is kept; and of each artifact.
     log_limit: Bytes
+    job_log_limit: Bytes = 64 * MIB
     artifact_limit: Bytes
     secrets: tuple[SealedSecret, ...] = ()
 
@@ -129,6 +131,17 @@ class Report(Message):
     """Send a beat now: a new leader wants to know."""
 
     TYPE: ClassVar[str] = "control.report.v1"
+
+
+class Resend(Message):
+    """Logsink misses parts of a log: send them again, as far as they are there. Chunks come as they came at first."""
+
+    TYPE: ClassVar[str] = "log.resend.v1"
+
+    job: JobId
+    attempt: Attempt
+    task: Word
+    missing: Annotated[tuple[MissingRange, ...], Field(min_length=1, max_length=MAX_MISSING)]
 
 
 class LogDigest(Part):
