@@ -7,7 +7,7 @@ bin := .venv/bin
 packages := libs services
 code := $(packages) tests bench examples
 # Most tests wait for processes and guests: three at a time keep two cores busy. Each has a broker and database of its own.
-spread := -n 3 --dist loadfile
+spread := -n 3 --dist loadfile --no-loadscope-reorder
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 12

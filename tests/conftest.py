@@ -23,6 +23,14 @@ settings.register_profile("leveret", deadline=None)
 settings.load_profile("leveret")
 
 
+#: Folders whose files take longest come first, so that several workers end together.
+LONGEST_FIRST = ("chaos", "vm", "system", "integration", "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST_FIRST.index(item.path.relative_to(Path(__file__).parent).parts[0]))
+
+
 @pytest.fixture(scope="session")
 def broker() -> Iterator[TestBroker]:
     """The session's broker, with its management API."""

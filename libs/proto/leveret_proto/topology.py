@@ -178,7 +178,7 @@ def logsink_artifacts(partition: int) -> str:
 
 def _partitioned() -> tuple[Queue, ...]:
     logs = tuple(
-        Queue(logsink_logs(n), "logsink", ((LOGS, f"{n:02}.#"),), prefetch=64, max_bytes=64 * MIB, single_active=True)
+        Queue(logsink_logs(n), "logsink", ((LOGS, f"{n:02}.#"),), prefetch=32, max_bytes=64 * MIB, single_active=True)
         for n in range(PARTITIONS)
     )
     artifacts = tuple(

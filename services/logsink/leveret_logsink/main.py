@@ -93,8 +93,8 @@ class Logsink:
         self._resending = Resending(database, config.resend_after, config.end_wait)
         self._space = space
         self._compression = compression
-        self._storing = Storing(config, database, storage, space, self._wake_readers)
-        self._record = Record(database, config.end_wait, self._wake_readers)
+        self._storing = Storing(config, database, storage, space, self._stored)
+        self._record = Record(database, config.end_wait, self._learned)
         links = Links(catalogue, config.signer, config.logs_url or url)
         self._answering = Answering(History(catalogue, storage), links)
 
@@ -109,10 +109,11 @@ class Logsink:
             publisher = await Publisher.open(control)
             public = await Publisher.open(control, confirms=False)
             live = await Publisher.open(bulk, confirms=False)
+            probing = await Publisher.open(bulk)
             group.create_task(self._outbox.run(publisher, public, stop))
             group.create_task(self._proof.run(self._wake_publishers, stop))
             group.create_task(self._resending.run(publisher, stop))
-            group.create_task(self._tail.run(live, stop))
+            group.create_task(self._tail.run(live, probing, stop))
             group.create_task(answer_replays(broker, stop))
             for queue, run in (
                 (topology.LOGSINK_RECORD, self._record.run),
@@ -128,10 +129,16 @@ class Logsink:
             why = self._space.condition.why
             ready(f"serving {self._url}" + (f" but takes nothing: {why}" if why else ""))
 
-    def _wake_readers(self) -> None:
-        """Something was stored, or learned of a job."""
+    def _stored(self, complete: bool) -> None:
+        """Something was stored; `complete`: there may be something to prove."""
         self._tail.wake()
         self._news.wake()
+        if complete:
+            self._proof.wake()
+
+    def _learned(self) -> None:
+        """Something was learned of a job: whose it is, or that an attempt is over."""
+        self._tail.wake()
         self._proof.wake()
 
     def _wake_publishers(self) -> None:

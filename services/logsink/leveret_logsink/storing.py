@@ -47,10 +47,10 @@ class _Batch:
 
 
 class Storing:
-    """Stores chunks of both kinds. `stored` is called after every commit."""
+    """Stores chunks of both kinds. `stored` is called after every commit: whether a stream may be whole by now."""
 
     def __init__(
-        self, config: LogsinkConfig, database: Database, storage: Storage, space: Space, stored: Callable[[], None]
+        self, config: LogsinkConfig, database: Database, storage: Storage, space: Space, stored: Callable[[bool], None]
     ) -> None:
         self._config = config
         self._database = database
@@ -106,7 +106,7 @@ class Storing:
         if batch is None:
             return
         if readable:
-            self._stored()
+            self._stored(any(held.complete for held in batch.held.values()))
             failpoint(f"logsink.{kind}.between-commit-and-publish")
         for message, reason in [*refused, *batch.refused]:
             await file_dead(publisher, message, _queue(kind, partition), reason, app="logsink")

@@ -70,8 +70,8 @@ async def resend(database: Database, _: Storage) -> None:
 
 
 async def tail(database: Database, storage: Storage) -> None:
-    publisher: Any = None  # there is nothing to publish
-    assert not await Tail(database, storage)._publish_some(publisher)
+    nobody: Any = None  # there is nothing to publish
+    assert not await Tail(database, storage)._publish_some(nobody, nobody)
 
 
 async def compress(database: Database, storage: Storage) -> None:

@@ -199,9 +199,10 @@ async def test_tail_has_every_byte_once_in_order(stage: Stage) -> None:
     await stage.w1.chunk(9, 1, "build", len(body), b"", whole=body)
     seen = bytearray(first)
     while not (chunk := await stage.tail.next()).headers["end"]:
-        assert chunk.headers["offset"] == len(seen)
         assert chunk.routing_key == "public.alice.9.build"
-        seen += chunk.body
+        if chunk.body:  # else it says how far the log reaches
+            assert chunk.headers["offset"] == len(seen)
+            seen += chunk.body
     assert chunk.headers["offset"] == len(body)
     assert bytes(seen) == body
     assert (await stage.events.log_event()).status == "sealed"

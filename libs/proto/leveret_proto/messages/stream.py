@@ -42,7 +42,10 @@ class ArtifactChunk(Message):
 
 
 class TailChunk(Message):
-    """Headers of a piece of a log as live followers get it. `end`: the log is sealed or given up, nothing follows."""
+    """Headers of a piece of a log as live followers get it. `end`: the log is sealed or given up, nothing follows.
+
+    A piece without bytes says how far the log reaches by now.
+    """
 
     TYPE: ClassVar[str] = "log.tail.v1"
 
