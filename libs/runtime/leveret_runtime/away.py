@@ -3,10 +3,11 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 
+from leveret_runtime.health import HEALTH
 from leveret_runtime.waits import in_own_task
 
 log = structlog.get_logger(__name__)
@@ -21,6 +22,9 @@ GOOD_SESSION = 30.0
 class Away(Exception):
     """Something this process needs can't be reached now. The text says what."""
 
+    #: In one word, for the metrics.
+    WHAT: ClassVar[str] = "other"
+
 
 def told(what: str, error: BaseException) -> str:
     """Say in one line that `what` is away, and how it showed."""
@@ -30,9 +34,13 @@ def told(what: str, error: BaseException) -> str:
 class BrokerAway(Away):
     """RabbitMQ: no connection, or it closed the connection or channel."""
 
+    WHAT = "broker"
+
 
 class DatabaseAway(Away):
     """PostgreSQL: no connection, or it was lost."""
+
+    WHAT = "database"
 
 
 async def keep_going(
@@ -45,31 +53,34 @@ async def keep_going(
     """
     delays = backoff(longest)
     loop = asyncio.get_running_loop()
-    while not stop.is_set():
-        started = loop.time()
-        try:
-            await in_own_task(session())
-            return
-        except Away as away:
-            reason = str(away)
-        except BaseExceptionGroup as group:
-            gone, faults = group.split(Away)
-            if faults is not None or gone is None:
-                raise
-            reason = str(_first(gone))
-        if loop.time() - started > GOOD_SESSION:
-            delays = backoff(longest)
-        delay = next(delays)
-        log.warning("waiting", waits_for=reason, seconds=round(delay, 1))
-        try:
-            async with asyncio.timeout(delay):
-                await stop.wait()
-        except TimeoutError:
-            continue
+    with HEALTH.part() as part:
+        while not stop.is_set():
+            started = loop.time()
+            part.begins()
+            try:
+                await in_own_task(session())
+                return
+            except Away as error:
+                away = error
+            except BaseExceptionGroup as group:
+                gone, faults = group.split(Away)
+                if faults is not None or gone is None:
+                    raise
+                away = _first(gone)
+            HEALTH.away(part, away.WHAT, str(away))
+            if loop.time() - started > GOOD_SESSION:
+                delays = backoff(longest)
+            delay = next(delays)
+            log.warning("waiting", waits_for=str(away), seconds=round(delay, 1))
+            try:
+                async with asyncio.timeout(delay):
+                    await stop.wait()
+            except TimeoutError:
+                continue
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    found: BaseException = group
+def _first(group: BaseExceptionGroup[Away]) -> Away:
+    found: Away | BaseExceptionGroup[Away] = group
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     return found

@@ -35,6 +35,10 @@ class ServiceConfig(BaseSettings):
 
     amqp_url: SecretStr = Field(description="amqp://user:password@host:port/vhost, or amqps for TLS")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+    monitor_host: str = Field("127.0.0.1", description="address of the monitor: metrics and probes over HTTP")
+    monitor_port: int | None = Field(
+        None, ge=0, le=65535, description="its port; 0 takes a free one and logs which; none: there is no monitor"
+    )
 
     @classmethod
     def settings_customise_sources(

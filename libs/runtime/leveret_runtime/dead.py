@@ -12,6 +12,7 @@ from leveret_proto.envelope import RAW, Parcel
 from leveret_proto.topology import DEAD
 from leveret_runtime.broker import Publisher, settle
 from leveret_runtime.hostile_frames import UNREADABLE_HEADERS
+from leveret_runtime.metrics import DEAD_LETTERS
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,7 @@ async def file_dead(
         headers["x-leveret-headers"] = carried
     parcel = Parcel(message.body[:KEPT], message.type or "", message.content_type or RAW, headers)
     await publisher.send(DEAD, queue, parcel, app=app)
+    DEAD_LETTERS.labels(queue).inc()
     log.warning("dead letter", queue=queue, reason=reason, bytes=len(message.body))
     await settle(message)
 

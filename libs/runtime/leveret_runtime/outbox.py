@@ -16,6 +16,7 @@ from leveret_proto.messages import Message
 from leveret_proto.topology import EVENTS, RECORD
 from leveret_runtime.broker import Publisher, Refused, Unroutable
 from leveret_runtime.failpoints import failpoint
+from leveret_runtime.metrics import Metric, Sampler, gauge
 from leveret_runtime.waits import pause
 
 if TYPE_CHECKING:
@@ -80,6 +81,25 @@ async def put_all(on: "Connection", rows: Sequence[tuple[int, str, str, Message]
         [uuid7() for _ in rows],
         [message.model_dump_json(exclude_none=True).encode() for _, _, _, message in rows],
     )
+
+
+def lag(database: "Database") -> Sampler:
+    """Give what samples how much waits in the outbox, and for how long."""
+
+    async def sample() -> list[Metric]:
+        async with database.connection() as on:
+            (row,) = await on.fetch(
+                """
+                select count(*) as waiting, coalesce(extract(epoch from now() - min(made_at)), 0)::float8 as age
+                from outbox
+                """
+            )
+        return [
+            gauge("leveret_outbox_messages", "Messages that were committed and have not left yet.", row["waiting"]),
+            gauge("leveret_outbox_oldest_seconds", "Since when the oldest of them waits.", row["age"]),
+        ]
+
+    return sample
 
 
 class Outbox:

@@ -9,7 +9,8 @@ import gc
 import importlib.util
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ import uvloop
 
 from leveret_runtime import logging
 from leveret_runtime.config import ConfigError, ServiceConfig, load, shown
+from leveret_runtime.health import HEALTH
 from leveret_runtime.systemd import notify
 
 log = structlog.get_logger(__name__)
@@ -37,7 +39,11 @@ def command(
     name = f"leveret-{service}"
 
     @(click.group(name, invoke_without_command=True) if tools else click.command(name))
-    @click.option("--config", type=click.Path(path_type=Path), help="YAML configuration file.")
+    @click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        help="YAML file; else that in the configuration directory.",
+    )
     @click.option("--check-config", is_flag=True, help="Read the configuration, say whether it is good, and stop.")
     @click.option("--show-config", is_flag=True, help="Print the configuration in force, secrets hidden, and stop.")
     @click.version_option(package_name="leveret")
@@ -82,18 +88,38 @@ async def _run(service: str, main: Callable[[C, asyncio.Event], Awaitable[None]]
         if stop.is_set():
             sys.exit(1)
         log.info("stopping")
+        HEALTH.stopping()
         notify("STOPPING=1")
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     log.info("starting")
-    await main(config, stop)
+    async with _monitor(service, config):
+        await main(config, stop)
     log.info("stopped")
 
 
+@asynccontextmanager
+async def _monitor(service: str, config: ServiceConfig) -> AsyncIterator[None]:
+    """Serve metrics and probes for the time of the block, where the configuration says so."""
+    if config.monitor_port is None:
+        yield
+        return
+    require(service, "aiohttp", "prometheus_client")
+    from leveret_runtime.monitor import MonitorError, monitoring  # only now: whoever has no monitor pays nothing
+
+    try:
+        async with monitoring(HEALTH, config.monitor_host, config.monitor_port):
+            yield
+    except MonitorError as error:
+        click.echo(f"leveret-{service}: {error}", err=True)
+        raise SystemExit(1) from None
+
+
 def ready(status: str) -> None:
-    """Tell systemd and the log that the service is connected and consuming."""
+    """Tell systemd, the log and the probes that the service is connected and consuming."""
+    HEALTH.serving(status)
     log.info("ready", status=status)  # first: who waits for readiness may read the log then
     notify("READY=1", f"STATUS={status}")
 

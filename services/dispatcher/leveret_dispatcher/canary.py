@@ -14,6 +14,7 @@ from leveret_dispatcher import session_store
 from leveret_dispatcher.config import APP
 from leveret_dispatcher.desk import Desk
 from leveret_dispatcher.lifecycle import Overdue
+from leveret_dispatcher.metrics import SESSIONS_LOST
 from leveret_proto.envelope import RAW, Parcel
 from leveret_proto.messages import Abandon
 from leveret_proto.topology import DISPATCHER_WORKERS
@@ -78,6 +79,7 @@ class Canary:
             await desk.lose(tx, desk.leases.of_worker(worker), f"worker {worker} was not heard any more")
             await desk.tell_worker(tx, session, "lost")
             tx.after.append(lambda: desk.unseat(session))
+        SESSIONS_LOST.inc()
         log.warning("session lost", worker=worker, session=session.id)
 
     async def _end_overdue(self) -> None:

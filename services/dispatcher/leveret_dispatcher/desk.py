@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from leveret_dispatcher import dependency_store, session_store, store
+from leveret_dispatcher import dependency_store, metrics, session_store, store
 from leveret_dispatcher.config import APP, Config
 from leveret_dispatcher.dependencies import Dependencies, Outlook, failure, outlook
 from leveret_dispatcher.events import Links
@@ -91,6 +91,7 @@ class Desk:
                 failpoint()
             for action in open_.after:
                 action()
+            metrics.count(open_.changes, at)
             self._on_commit()
             self.stirred.set()
 

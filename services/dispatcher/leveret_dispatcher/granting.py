@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import structlog
@@ -14,6 +14,7 @@ from leveret_dispatcher.desk import Desk
 from leveret_dispatcher.ledger import Transaction
 from leveret_dispatcher.lifecycle import Granted, Input, Returned, Waits
 from leveret_dispatcher.matching import Match
+from leveret_dispatcher.metrics import GRANT_SECONDS
 from leveret_dispatcher.secret_granting import Sealed, seal_again, seal_for
 from leveret_dispatcher.store import JobRow, NewAttempt
 from leveret_proto import keys
@@ -34,8 +35,16 @@ BATCH = 100
 #: Seconds between looks where nothing stirs.
 IDLE = 5.0
 
-#: Grants, each with the requirement of its job.
-Granting = list[tuple[Grant, Requirement]]
+
+class Given(NamedTuple):
+    """A grant that was made, the requirement of its job, and when they matched (the loop's clock)."""
+
+    grant: Grant
+    requirement: Requirement
+    matched_at: float
+
+
+Granting = list[Given]
 
 
 async def grant_for_ever(desk: Desk, stop: asyncio.Event) -> None:
@@ -55,8 +64,9 @@ async def grant_some(desk: Desk, sending: asyncio.TaskGroup) -> bool:
     matches = desk.matching.match(BATCH)
     if not matches:
         return False
+    matched_at = asyncio.get_running_loop().time()
     async with desk.transaction() as tx:
-        granted = await grant_within(desk, tx, matches)
+        granted = await grant_within(desk, tx, matches, matched_at)
     send(desk, granted, sending)
     return True
 
@@ -64,11 +74,11 @@ async def grant_some(desk: Desk, sending: asyncio.TaskGroup) -> bool:
 async def grant_new(desk: Desk, tx: Transaction) -> Granting:
     """Grant at once, in the transaction that has made it so, what may run; `send` it after the commit."""
     matches = desk.matching.match(BATCH)
-    return await grant_within(desk, tx, matches) if matches else []
+    return await grant_within(desk, tx, matches, asyncio.get_running_loop().time()) if matches else []
 
 
-async def grant_within(desk: Desk, tx: Transaction, matches: Sequence[Match]) -> Granting:
-    """Make attempts of those of `matches` that still hold."""
+async def grant_within(desk: Desk, tx: Transaction, matches: Sequence[Match], matched_at: float) -> Granting:
+    """Make attempts of those of `matches`, found at `matched_at`, that still hold."""
     rows = await tx.jobs([match.job for match in matches])
     standing = [match for match in matches if _stands(desk, match, rows.get(match.job))]
     sealed = await seal_for(desk, tx, standing, rows)
@@ -83,7 +93,7 @@ async def grant_within(desk: Desk, tx: Transaction, matches: Sequence[Match]) ->
     granted: Granting = []
     for grant, match in given.items():
         message = _grant(desk, grant, match, rows[match.job], manifests[match.job], sealed.get(match.job, ()))
-        granted.append((message, match.requirement))
+        granted.append(Given(message, match.requirement, matched_at))
     tx.after.append(lambda: _remember(desk, granted, matches, rows))
     # a token that turned out used stays spent: it was granted before this leader's time
     tx.after += [partial(_release_token, desk, match) for match in matches if match not in standing]
@@ -95,8 +105,8 @@ def send(desk: Desk, granted: Granting, sending: asyncio.TaskGroup) -> None:
     """Publish grants that have been committed, each in a task of `sending`."""
     if granted:
         failpoint("dispatcher.grants.between-commit-and-publish")
-    for grant, requirement in granted:
-        sending.create_task(publish(desk, grant, requirement))
+    for given in granted:
+        sending.create_task(_publish_first(desk, given))
 
 
 def _stands(desk: Desk, match: Match, row: JobRow | None) -> bool:
@@ -113,7 +123,7 @@ def _stands(desk: Desk, match: Match, row: JobRow | None) -> bool:
 def _remember(desk: Desk, granted: Granting, matches: Sequence[Match], rows: dict[int, JobRow]) -> None:
     """Begin the leases of what was granted; put back in line what was not and still waits."""
     beats = {match.job: match.session.beat for match in matches}
-    for grant, _ in granted:
+    for grant, _, _ in granted:
         job = grant.facts.job
         limit = grant.time_limit + desk.config.overrun
         desk.leases.hold(grant.grant, job, grant.attempt, grant.worker, limit, beat=beats.pop(job))
@@ -131,14 +141,21 @@ def _release_token(desk: Desk, match: Match) -> None:
     desk.matching.freed(match.session)
 
 
-async def publish(desk: Desk, grant: Grant, requirement: Requirement) -> None:
-    """Publish a grant; one that no session takes is taken back, and its job matched again."""
+async def _publish_first(desk: Desk, given: Given) -> None:
+    if await publish(desk, given.grant, given.requirement):
+        GRANT_SECONDS.observe(asyncio.get_running_loop().time() - given.matched_at)
+
+
+async def publish(desk: Desk, grant: Grant, requirement: Requirement) -> bool:
+    """Publish a grant; one that no session takes (False) is taken back, and its job matched again."""
     key = keys.grant(requirement.key, grant.worker, grant.session)
     try:
         await desk.publisher.send(WORK, key, pack(grant), app=APP)
     except (Unroutable, Refused) as error:
         log.info("grant came back", job=grant.facts.job, worker=grant.worker, reason=str(error))
         await _take_back(desk, grant, requirement)
+        return False
+    return True
 
 
 async def _take_back(desk: Desk, grant: Grant, requirement: Requirement) -> None:

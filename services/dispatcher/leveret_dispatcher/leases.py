@@ -46,6 +46,10 @@ class Leases:
         self._by_job: dict[int, str] = {}
         self._by_worker: dict[str, set[str]] = {}
 
+    def __len__(self) -> int:
+        """How many attempts are under way."""
+        return len(self._held)
+
     def canary_back(self, now: float) -> None:
         """The canary came back at `now` (monotonic seconds): the clock moves."""
         if self._seen is not None:

@@ -63,6 +63,8 @@ class Transaction:
         self.on = on
         self.at = at
         self.after: list[Callable[[], None]] = []
+        #: All that this transaction has changed so far.
+        self.changes: list[Change] = []
         self._links = links
         self._apply = apply
         self._rows: dict[int, JobRow] = {}
@@ -179,6 +181,7 @@ class Transaction:
         """Take up changes that have been written."""
         self._rows |= {change.row.id: change.row for change in changes}
         self._told += [change for change in changes if change.step.told]
+        self.changes += changes
         for change in changes:
             self._apply(change)
         grouped = [c.row for c in changes if c.row.course.status.ended and c.row.facts.group is not None]

@@ -14,7 +14,7 @@ import structlog
 from leveret_dispatcher.config import APP, Config
 from leveret_runtime.service import command, ready, require
 
-require(APP, "asyncpg")
+require(APP, "asyncpg", "prometheus_client")
 
 from leveret_dispatcher.canary import Canary  # noqa: E402
 from leveret_dispatcher.commands.router import consume_commands  # noqa: E402
@@ -25,6 +25,7 @@ from leveret_dispatcher.handlers.jobs import consume_jobs  # noqa: E402
 from leveret_dispatcher.handlers.statuses import consume_statuses  # noqa: E402
 from leveret_dispatcher.handlers.workers import consume_workers  # noqa: E402
 from leveret_dispatcher.leader import Deposed, Leadership, stand_by  # noqa: E402
+from leveret_dispatcher.metrics import leading  # noqa: E402
 from leveret_dispatcher.waiting import end_vain_waits  # noqa: E402
 from leveret_proto.messages import Report  # noqa: E402
 from leveret_runtime.away import keep_going  # noqa: E402
@@ -45,8 +46,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 async def _with_database(config: Config, holder: UUID, stop: asyncio.Event) -> None:
     async with Database.open(config.database_url, "dispatch") as database:
         await database.migrate("leveret_dispatcher")
-        ready("standing by")
         while not stop.is_set():
+            ready("standing by")
             leadership = await stand_by(database, config, holder, stop)
             if leadership is None:
                 return
@@ -75,7 +76,7 @@ async def _lead(config: Config, database: Database, leadership: Leadership, stop
         all_done = asyncio.Event()
         teller = group.create_task(outbox.run(events, public, all_done))
         await _take_over(desk)
-        async with asyncio.TaskGroup() as work:
+        async with leading(desk), asyncio.TaskGroup() as work:
             work.create_task(consume_jobs(desk, queues, stop))
             work.create_task(consume_workers(desk, canary, queues, stop))
             work.create_task(consume_statuses(desk, queues, stop))

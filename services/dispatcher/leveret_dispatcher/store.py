@@ -59,6 +59,18 @@ class WaitingJob(NamedTuple):
     reason: Reason
 
 
+class WaitingJobs(NamedTuple):
+    """Jobs that wait and ask for the same, for the same reason; without a requirement: jobs of several kinds.
+
+    `oldest`: seconds since the first of them was submitted.
+    """
+
+    requirement: Requirement | None
+    reason: Reason | None
+    jobs: int
+    oldest: float
+
+
 @dataclass(frozen=True, slots=True)
 class NewAttempt:
     """A grant about to be made."""
@@ -201,6 +213,30 @@ async def waiting_jobs(on: "Connection") -> list[WaitingJob]:
         WaitingJob(id_, owner(word), requirement(text), priority, Reason(reason))
         for id_, word, text, priority, reason in rows
     ]
+
+
+async def backlog(on: "Connection", most: int) -> list[WaitingJobs]:
+    """Read how many jobs wait for what: the `most` kinds of which there are the most, and all others as one."""
+    rows = await on.fetch(
+        """
+        with kind as (
+            select requirement, reason, count(*) as jobs, min(submitted_at) as first
+            from job where status = 'pending' group by requirement, reason
+        ), ranked as (select *, row_number() over (order by jobs desc, first) <= $1 as shown from kind)
+        select case when shown then requirement end as requirement, case when shown then reason end as reason,
+            sum(jobs)::bigint as jobs, greatest(extract(epoch from now() - min(first)), 0)::float8 as oldest
+        from ranked group by 1, 2
+        """,
+        most,
+    )
+    return [
+        WaitingJobs(
+            None if row["requirement"] is None else Requirement.model_validate_json(row["requirement"]),
+            None if row["reason"] is None else Reason(row["reason"]),
+            row["jobs"], row["oldest"],
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
 async def prioritize(on: "Connection", job: int, priority: int) -> None:

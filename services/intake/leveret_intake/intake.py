@@ -11,6 +11,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from leveret_intake.decide import Accept, Envelope, Reject, conflict, decide, unknown_jobs
 from leveret_intake.failpoints import BEFORE_ACK, BETWEEN_COMMIT_AND_PUBLISH
+from leveret_intake.metrics import SUBMISSION_SECONDS, SUBMISSIONS
 from leveret_intake.store import Store, Stored, UnknownJobs
 from leveret_proto import keys
 from leveret_proto.base import JobFacts, Message
@@ -52,6 +53,10 @@ class Intake:
 
     async def handle(self, message: AbstractIncomingMessage) -> None:
         """Take one delivery to its end. Raises Away; then nothing was acked, and the delivery comes again."""
+        with SUBMISSION_SECONDS.time():
+            await self._handle(message)
+
+    async def _handle(self, message: AbstractIncomingMessage) -> None:
         decision = decide(_envelope(message), message.body, self._limits, self._default_arch)
         if isinstance(decision, Reject):
             await self._reject(message, decision)
@@ -74,6 +79,7 @@ class Intake:
         await settle(message)
         if decision.message_id is None:
             await self._store.settled(stored.job)
+        SUBMISSIONS.labels("known" if stored.known else "accepted").inc()
         log.info("accepted", job=stored.job, owner=decision.owner, known=stored.known)
 
     async def _hand_on(self, job: ReadyJob) -> bool:
@@ -98,6 +104,7 @@ class Intake:
                 return
             await self._public.send(EVENTS, key, parcel, app=APP, mandatory=False)
         await self._answer(message, reject.answer)
+        SUBMISSIONS.labels(reject.answer.reason).inc()
         log.info("rejected", owner=reject.owner, reason=reject.answer.reason, message=reject.answer.message)
         failpoint(BEFORE_ACK)
         if reject.fatal:

@@ -10,7 +10,7 @@ from leveret_runtime.service import command, ready, require
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
     """Take submissions until `stop` is set."""
-    require("intake", "asyncpg")
+    require("intake", "asyncpg", "prometheus_client")
     from leveret_runtime.away import keep_going
 
     await keep_going(lambda: _session(config, stop), stop)

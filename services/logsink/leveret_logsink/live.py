@@ -46,6 +46,11 @@ class Live:
         self._stall_limit = stall_limit
         self._readers: Counter[int] = Counter()
 
+    @property
+    def readers(self) -> int:
+        """Readers at present."""
+        return self._readers.total()
+
     async def serve(
         self, request: web.Request, stream: Stream, offset: int, headers: Mapping[str, str]
     ) -> web.StreamResponse:

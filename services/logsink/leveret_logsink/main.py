@@ -9,11 +9,12 @@ can crash, or run beside another logsink, without the others noticing.
 """
 
 import asyncio
+from contextlib import AsyncExitStack
 from functools import partial
 
 from leveret_runtime.service import command, ready, require
 
-require("logsink", "asyncpg", "aiohttp", "zstandard")
+require("logsink", "asyncpg", "aiohttp", "prometheus_client", "zstandard")
 
 from leveret_logsink.answering import Answering  # noqa: E402
 from leveret_logsink.catalogue import Catalogue  # noqa: E402
@@ -24,6 +25,7 @@ from leveret_logsink.history import History  # noqa: E402
 from leveret_logsink.leftovers import Leftovers  # noqa: E402
 from leveret_logsink.links import Links  # noqa: E402
 from leveret_logsink.live import Live  # noqa: E402
+from leveret_logsink.metrics import sampler  # noqa: E402
 from leveret_logsink.news import News  # noqa: E402
 from leveret_logsink.proof import Proof  # noqa: E402
 from leveret_logsink.record import Record  # noqa: E402
@@ -40,7 +42,8 @@ from leveret_proto.keys import PARTITIONS  # noqa: E402
 from leveret_runtime.away import keep_going  # noqa: E402
 from leveret_runtime.broker import Consumer, Publisher, connection  # noqa: E402
 from leveret_runtime.db import Database  # noqa: E402
-from leveret_runtime.outbox import Outbox  # noqa: E402
+from leveret_runtime.metrics import sampled  # noqa: E402
+from leveret_runtime.outbox import Outbox, lag  # noqa: E402
 
 #: Database connections: the writers' and those of everything else.
 POOL = WRITERS + 8
@@ -52,7 +55,7 @@ async def serve(config: LogsinkConfig, stop: asyncio.Event) -> None:
     """Run until `stop` is set, through outages of broker and database."""
 
     async def session() -> None:
-        async with Database.open(config.database_url, "logsink", size=POOL) as database:
+        async with Database.open(config.database_url, "logsink", size=POOL) as database, AsyncExitStack() as shown:
             await database.migrate("leveret_logsink")
             storage, catalogue, news = Storage(config.storage), Catalogue(database), News(database)
             live = Live(news, storage, config.live_readers, config.live_stall)
@@ -62,6 +65,8 @@ async def serve(config: LogsinkConfig, stop: asyncio.Event) -> None:
                 compression = Compression(database, storage)
                 retention = Retention(database, storage, config.keep_days, config.keep_days_of)
                 space = Space(storage, config.free_floor, retention.wake)
+                shown.enter_context(sampled(sampler(space, live)))
+                shown.enter_context(sampled(lag(database)))
                 logsink = Logsink(config, database, storage, space, compression, catalogue, news, url)
                 for part in (news, space, compression, retention, Leftovers(database, storage)):
                     group.create_task(keep_going(partial(part.run, stop), stop))

@@ -14,6 +14,7 @@ from typing import Literal
 import structlog
 
 from leveret_logsink import streams
+from leveret_logsink.metrics import STREAMS_SETTLED
 from leveret_logsink.storage import Digest, Storage, StorageAway
 from leveret_logsink.streams import Stream
 from leveret_logsink.verdict import Verdict, expected, judge, missing, proven
@@ -218,6 +219,7 @@ class Proof:
         news = [one for one in settled if one.state != one.stream.state]
         await self._tell(on, [one for one in news if one.stream.key.kind == "log"])
         for one in news:
+            STREAMS_SETTLED.labels(one.stream.key.kind, one.state).inc()
             held = one.stream.held.stored.contiguous
             if one.state == "sealed":
                 log.info("sealed", **one.stream.key._asdict(), bytes=held)

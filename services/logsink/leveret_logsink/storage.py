@@ -36,6 +36,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class StorageAway(Away):
     """The storage can't be read or written now (full, gone, read-only): nothing was acked, it comes again."""
 
+    WHAT = "storage"
+
 
 class StorageFull(StorageAway):
     """There is no room: no blocks, no inodes, or a quota is used up."""

@@ -15,6 +15,7 @@ from leveret_logsink import chunks, streams
 from leveret_logsink.assembly import Held, Lie, accept
 from leveret_logsink.chunks import Chunk, Kind, StreamKey
 from leveret_logsink.config import LogsinkConfig
+from leveret_logsink.metrics import STORED_BYTES
 from leveret_logsink.space import Space
 from leveret_logsink.storage import Storage, StorageAway, StorageFull
 from leveret_logsink.streams import Stream
@@ -44,6 +45,11 @@ class _Batch:
     refused: list[tuple[AbstractIncomingMessage, str]] = field(default_factory=list)
     held: dict[StreamKey, Held] = field(default_factory=dict)
     writes: dict[StreamKey, list[tuple[int, memoryview]]] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """How much of it is written."""
+        return sum(len(piece) for pieces in self.writes.values() for _, piece in pieces)
 
 
 class Storing:
@@ -126,6 +132,7 @@ class Storing:
                 await pause(RETRY, stop)
             else:
                 self._space.written()
+                STORED_BYTES.labels(kind).inc(batch.bytes)
                 return batch
             if stop.is_set():
                 break

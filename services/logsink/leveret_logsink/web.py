@@ -19,6 +19,7 @@ from aiohttp.typedefs import Handler
 from leveret_logsink import http_rules, sse
 from leveret_logsink.catalogue import Catalogue
 from leveret_logsink.live import Full, Live
+from leveret_logsink.metrics import HTTP_ANSWERS
 from leveret_logsink.signing import Signer, same_word
 from leveret_logsink.storage import Storage
 from leveret_logsink.streams import Stream
@@ -276,3 +277,4 @@ async def _unavailable(request: web.Request, handler: Handler) -> web.StreamResp
 
 async def _guard(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_GUARDS)
+    HTTP_ANSWERS.labels(response.status).inc()

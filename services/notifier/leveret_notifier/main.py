@@ -4,7 +4,7 @@ import click
 
 from leveret_runtime.service import command, require
 
-require("notifier", "aiohttp", "aiosmtplib", "asyncpg", "nacl")
+require("notifier", "aiohttp", "aiosmtplib", "asyncpg", "nacl", "prometheus_client")
 
 from leveret_notifier.config import NotifierConfig  # noqa: E402
 from leveret_notifier.service import serve  # noqa: E402

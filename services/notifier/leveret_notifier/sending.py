@@ -9,6 +9,7 @@ from leveret_notifier import store
 from leveret_notifier.ended import named
 from leveret_notifier.failpoints import DELIVERY_BEFORE_SEND, DELIVERY_BETWEEN_SEND_AND_COMMIT
 from leveret_notifier.mail import MailSender
+from leveret_notifier.metrics import TRIES
 from leveret_notifier.outcome import Outcome, failed, retrying
 from leveret_notifier.schedule import Schedule
 from leveret_notifier.store import Delivery
@@ -109,6 +110,7 @@ class Sending:
             if counted and isinstance(delivery.ended, EndedJob):
                 await _put_event(on, delivery, delivery.ended.facts, outcome)
         self._outbox.wake()
+        TRIES.labels(delivery.trigger.action, outcome.status).inc()
         log.info(
             "delivery" if counted else "delivery, too late to count",
             delivery=str(delivery.id), **named(delivery.ended), action=delivery.trigger.action, status=outcome.status,

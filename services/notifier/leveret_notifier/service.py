@@ -8,6 +8,7 @@ import structlog
 from leveret_notifier.config import NotifierConfig
 from leveret_notifier.jobs import APP, consume
 from leveret_notifier.mail import MailSender
+from leveret_notifier.metrics import sampler
 from leveret_notifier.sending import Sending
 from leveret_notifier.signing import Signer
 from leveret_notifier.webhook import WebhookSender
@@ -16,7 +17,8 @@ from leveret_proto.topology import NOTIFIER_JOBS, queue
 from leveret_runtime.away import keep_going
 from leveret_runtime.broker import Consumer, Publisher, connection
 from leveret_runtime.db import Database
-from leveret_runtime.outbox import Outbox
+from leveret_runtime.metrics import sampled
+from leveret_runtime.outbox import Outbox, lag
 from leveret_runtime.service import ready
 
 log = structlog.get_logger(__name__)
@@ -48,9 +50,10 @@ async def _with_database(config: NotifierConfig, signer: Signer, stop: asyncio.E
             concurrency=config.concurrency,
         )
         sent = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_send(sending, stop, sent))
-            group.create_task(keep_going(lambda: _with_broker(config, database, outbox, sending, stop, sent), stop))
+        with sampled(sampler(database)), sampled(lag(database)):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_send(sending, stop, sent))
+                group.create_task(keep_going(lambda: _with_broker(config, database, outbox, sending, stop, sent), stop))
 
 
 async def _send(sending: Sending, stop: asyncio.Event, sent: asyncio.Event) -> None:

@@ -1,7 +1,7 @@
 """The notifier's tables: ended jobs and groups, and the deliveries they caused. All times are PostgreSQL's."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from leveret_notifier.ended import Ended
@@ -22,6 +22,13 @@ class Delivery:
     tries: int
     remaining: tuple[str, ...] | None
     reached: int
+
+
+class Waiting(NamedTuple):
+    """Deliveries that wait for their next try, and the seconds since when the first of them is due; 0: none is yet."""
+
+    number: int
+    overdue: float
 
 
 async def add(on: Connection, ended: Ended, fired: list[int]) -> None:
@@ -117,6 +124,17 @@ async def seconds_to_next(database: Database) -> float | None:
             "select extract(epoch from min(due_at) - clock_timestamp())::float8 from delivery where state = 'waiting'"
         )
     return found
+
+
+async def waiting(on: Connection) -> Waiting:
+    """Count the deliveries that have not come to an end."""
+    row = await on.fetchrow(
+        """
+        select count(*) as number, coalesce(greatest(extract(epoch from now() - min(due_at)), 0), 0)::float8 as overdue
+        from delivery where state = 'waiting'
+        """
+    )
+    return Waiting(row["number"], row["overdue"]) if row is not None else Waiting(0, 0.0)
 
 
 async def record(on: Connection, delivery: Delivery, outcome: Outcome, delay: float) -> bool:

@@ -29,6 +29,7 @@ from leveret_worker.log_limit import JobLimit, LogLimit
 from leveret_worker.logs import SpooledLog
 from leveret_worker.masked_output import MaskedOutput
 from leveret_worker.masking import Mask
+from leveret_worker.metrics import BOOT_SECONDS, BUILDS_ENDED, SETTLE_SECONDS
 from leveret_worker.mirror import Mirror
 from leveret_worker.outcome import Outcome, lost
 from leveret_worker.outlet import Outlet
@@ -71,6 +72,11 @@ class Attempt:
         """Give the ends of the logs that are whole."""
         return tuple(self._snapshot.logs)
 
+    @property
+    def unconfirmed(self) -> int:
+        """Bytes of its logs and artifacts that the broker has not taken yet."""
+        return self._backlog.waiting
+
     def stop(self, outcome: Outcome) -> None:
         """End the build with `outcome`, unless it has ended by itself."""
         if self._stop is None:
@@ -91,8 +97,11 @@ class Attempt:
             finally:
                 self.over.set()
                 on_slot_free()
+            ended = time.monotonic()
             await self._deliver_artifacts()
             self._end(outcome, time.monotonic() - arrived)
+        if outcome.result is not None:
+            SETTLE_SECONDS.labels(self.grant.manifest.image).observe(time.monotonic() - ended)
 
     async def _conduct(self, executor: Executor, mirror: Mirror, arrived: float) -> Outcome:
         """Run the build as a task of its own, so that it can be stopped without stopping the couriers."""
@@ -127,7 +136,10 @@ class Attempt:
             self._mask = await asyncio.to_thread(Mask, opened(self.grant.secrets, self._keys))
             async with executor.guest(self.grant, folder) as guest:
                 booted = True
-                self._snapshot.started(time.monotonic() - arrived)
+                seconds = time.monotonic() - arrived
+                manifest = self.grant.manifest
+                BOOT_SECONDS.labels(manifest.image, manifest.arch or "", guest.how).observe(seconds)
+                self._snapshot.started(seconds)
                 self._say()
                 failpoint("worker.build.started")
                 url, limits = self._config.job_url, self._limits(arrived)
@@ -193,6 +205,7 @@ class Attempt:
             log.error("the spool can't take a result", job=self.grant.facts.job, reason=str(error))
         failpoint("worker.result.spooled")
         self._say()
+        BUILDS_ENDED.labels(outcome.result or "handed-back", outcome.reason).inc()
         log.info("ended", job=self.grant.facts.job, result=outcome.result, reason=outcome.reason)
 
     def _say(self) -> None:

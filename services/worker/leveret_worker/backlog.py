@@ -12,6 +12,11 @@ class Backlog:
         self._waiting = 0
         self._fewer = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        """Spooled bytes that are not confirmed."""
+        return self._waiting
+
     def spooled(self, count: int) -> None:
         """`count` bytes have been spooled."""
         self._waiting += count

@@ -6,6 +6,7 @@ from leveret_proto import keys
 from leveret_proto.envelope import pack_bytes
 from leveret_proto.messages import ArtifactChunk, Grant, LogChunk
 from leveret_proto.topology import ARTIFACTS, LOGS
+from leveret_worker.metrics import SENT_BYTES
 from leveret_worker.outlet import Outlet
 
 
@@ -15,6 +16,7 @@ def log_sender(bulk: Outlet, grant: Grant, name: str) -> Callable[[LogChunk, byt
 
     async def send(chunk: LogChunk, data: bytes) -> None:
         await bulk.send(LOGS, key, pack_bytes(chunk, data))
+        SENT_BYTES.labels("log").inc(len(data))
 
     return send
 
@@ -25,5 +27,6 @@ def artifact_sender(bulk: Outlet, grant: Grant) -> Callable[[ArtifactChunk, byte
 
     async def send(chunk: ArtifactChunk, data: bytes) -> None:
         await bulk.send(ARTIFACTS, key, pack_bytes(chunk, data))
+        SENT_BYTES.labels("artifact").inc(len(data))
 
     return send

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from leveret_guestapi import GuestClient
 from leveret_proto.capability import Capabilities, Requirement, missing
@@ -40,6 +40,8 @@ class Guest:
     profile: Profile
     #: What it is, in words, for the setup log.
     about: str
+    #: How it was started, in one word, for the metrics.
+    how: Literal["restored", "booted", "process"]
 
 
 class Executor(Protocol):

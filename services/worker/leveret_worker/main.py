@@ -4,14 +4,19 @@ import asyncio
 import signal
 
 from leveret_runtime.away import keep_going
+from leveret_runtime.metrics import sampled
 from leveret_runtime.service import command
 from leveret_worker.config import Config
 from leveret_worker.executors import open_executor
 from leveret_worker.guests import Executor
+from leveret_worker.metrics import sampler
 from leveret_worker.probe_command import probe
 from leveret_worker.session import run_session
 from leveret_worker.spool import Spool, SpoolError
 from leveret_worker.worker import Worker
+
+#: Seconds.
+GOODBYE_LIMIT = 5.0
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
@@ -29,22 +34,24 @@ async def work(config: Config, executor: Executor, stop: asyncio.Event) -> None:
         raise SystemExit(f"leveret-worker: {error}") from None
     try:
         worker = Worker(config, executor, spool)
-        over = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            # no longer away than between beats: its lease runs as soon as the dispatcher is back
-            served = keep_going(lambda: run_session(worker, over), over, longest=config.beat_interval)
-            session = group.create_task(served)
-            await worker.run(stop)
-            over.set()
-            # the session says goodbye; without a broker there is nobody to say it to
-            await asyncio.wait({session}, timeout=GOODBYE_LIMIT)
-            session.cancel()
+        with sampled(sampler(worker)):
+            await _serve_sessions(worker, stop)
     finally:
         spool.close()
 
 
-#: Seconds.
-GOODBYE_LIMIT = 5.0
+async def _serve_sessions(worker: Worker, stop: asyncio.Event) -> None:
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        # no longer away than between beats: its lease runs as soon as the dispatcher is back
+        served = keep_going(lambda: run_session(worker, over), over, longest=worker.config.beat_interval)
+        session = group.create_task(served)
+        await worker.run(stop)
+        over.set()
+        # the session says goodbye; without a broker there is nobody to say it to
+        await asyncio.wait({session}, timeout=GOODBYE_LIMIT)
+        session.cancel()
+
 
 main = command("worker", Config, serve, probe)
 

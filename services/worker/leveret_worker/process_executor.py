@@ -64,4 +64,4 @@ class ProcessExecutor:
                 environment={"HOME": str(home)},
                 version_control=tuple(scm for scm in KNOWN_SCM if shutil.which(scm)),
             )
-            yield Guest(api, profile, "process on this host, without isolation")
+            yield Guest(api, profile, "process on this host, without isolation", "process")

@@ -16,6 +16,7 @@ from leveret_worker.config import Config
 from leveret_worker.guests import Guest, Profile, Withdrawn, check
 from leveret_worker.images import ImageError, StoredImage
 from leveret_worker.keeper import Keeper
+from leveret_worker.metrics import STARTS_FAILED
 from leveret_worker.probes import Probes, QemuProbes
 from leveret_worker.prover import MOST_NOTES, Prover
 from leveret_worker.qemu import BootFiles, Cages, MachineError
@@ -92,7 +93,7 @@ class QemuExecutor:
             started = await self._start(running, needed, image, boot, folder / "machine", host_name)
             accelerator = started.spec.accelerator
             about = f"{image.manifest.name} for {arch} ({accelerator}), image {image.digest[:12]}, {started.how}"
-            yield Guest(started.api, _profile(image), about)
+            yield Guest(started.api, _profile(image), about, "booted" if started.how == "booted" else "restored")
 
     async def _start(
         self,
@@ -113,6 +114,7 @@ class QemuExecutor:
             try:
                 return await self._starter.start(running, Wanted(image, boot, spec), directory, host_name)
             except (MachineError, GuestApiError) as error:
+                STARTS_FAILED.inc()
                 log.warning("the guest did not come up", reason=str(error), starts_left=starts_left)
                 if self._prover.offers_kvm(needed.arch):
                     await self._prover.prove_now()

@@ -1,6 +1,7 @@
 """The worker between broker sessions: its slots, the grants it holds, and the tasks that serve them."""
 
 import asyncio
+from collections import Counter
 from uuid import uuid4
 
 import structlog
@@ -85,6 +86,15 @@ class Worker:
 
     def held(self) -> tuple[HeldGrant, ...]:
         return tuple(held.held() for held in self._held.values())
+
+    def states(self) -> Counter[str]:
+        """How many of the grants held are in which state."""
+        return Counter(str(held.state) for held in self.held())
+
+    @property
+    def unconfirmed(self) -> int:
+        """Bytes of logs and artifacts that the broker has not taken yet, of all builds of this process."""
+        return sum(held.unconfirmed for held in self._held.values() if isinstance(held, Attempt))
 
     def beat(self, *, closing: bool = False) -> WorkerBeat:
         """Make the next beat."""

@@ -73,3 +73,13 @@ async def test_recipients_left_are_remembered(opened: Database) -> None:
     assert await recorded(opened, first, Outcome("retrying", "", reached=2, remaining=("a@b.example",)))
     (second,) = await store.claim(opened, 1, 60)
     assert (second.remaining, second.reached) == (("a@b.example",), 2)
+
+
+async def test_what_waits_and_how_long_it_has_been_due_is_counted(opened: Database) -> None:
+    async with opened.connection() as on:
+        due = await store.waiting(on)
+        assert (due.number, due.overdue > 0) == (1, True)
+        (claimed,) = await store.claim(opened, 1, 60)
+        assert await store.waiting(on) == (1, 0)  # its try runs
+        assert await recorded(opened, claimed, DELIVERED)
+        assert await store.waiting(on) == (0, 0)

@@ -16,7 +16,7 @@ from leveret_proto.messages import ShowJob
 from leveret_proto.topology import EVENTS, NOTIFY, RECORD
 from leveret_runtime.broker import Consumer, Publisher, Refused, connection, settle
 from leveret_runtime.db import Connection, Database
-from leveret_runtime.outbox import Outbox, next_seq, number, put, put_all
+from leveret_runtime.outbox import Outbox, lag, next_seq, number, put, put_all
 from tests.support import databases
 from tests.support.services import Services
 from tests.support.vhosts import Vhost
@@ -102,6 +102,17 @@ async def test_what_leaves_for_the_record_is_copied_to_the_public(lab: Lab) -> N
     async with running(lab, Outbox(lab.schema, "test")):
         record, public = await lab.received(3), await lab.received(3, "public")
     assert [message.message_id for message in record] == [message.message_id for message in public]
+
+
+async def test_what_waits_in_the_outbox_is_counted_at_each_look(lab: Lab) -> None:
+    await lab.queue()
+    await lab.fill(jobs=1, events=3)
+    waiting, oldest = await lag(lab.schema)()
+    assert waiting.samples[0].value == 3
+    assert oldest.samples[0].value > 0
+    async with running(lab, Outbox(lab.schema, "test")):
+        await lab.received(3)
+    assert [family.samples[0].value for family in await lag(lab.schema)()] == [0, 0]
 
 
 async def test_a_wake_is_enough(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from leveret_dispatcher import dead_store
 from leveret_dispatcher.dead_letters import Delivered, read
 from leveret_dispatcher.desk import Desk
 from leveret_dispatcher.handlers.reading import Delivery, batches, settle_batch
+from leveret_dispatcher.metrics import LETTERS_FILED
 from leveret_proto.topology import DISPATCHER_DEAD
 from leveret_runtime.failpoints import failpoint
 
@@ -25,6 +26,8 @@ async def consume_dead_letters(desk: Desk, on: AbstractConnection, stop: asyncio
         async with desk.leadership.transaction() as tx:
             await dead_store.file(tx, letters, desk.config.dead_most, desk.config.dead_bytes_most)
             failpoint("dispatcher.dead.before-commit")
+        for letter in letters:
+            LETTERS_FILED.labels("broker" if letter.service is None else "service").inc()
         failpoint("dispatcher.dead.before-ack")
         await settle_batch(batch)
 
