@@ -35,7 +35,8 @@ check: python ## style, types, layers, freshness of generated documents; needs n
 	  "lint-imports" \
 	  "python -m leveret_proto.asyncapi --check docs/asyncapi.yaml" \
 	  "python -m leveret_proto.manifest.schema --check docs/manifest.schema.json" \
-	  "python -m leveret_proto.definitions --check deploy/rabbitmq/definitions.json"; \
+	  "python -m leveret_proto.definitions --check deploy/rabbitmq/definitions.json" \
+	  "python tools/configuration-page --check docs/configuration.md"; \
 	do echo "check: $$step"; $(bin)/$$step; done
 
 bench: setup ## every promise of SPECIFICATION.md with its measured figure (ARGS: names of measures)

@@ -18,6 +18,8 @@ _SHOWN = 20_000
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
+    # no file of a Leveret that is installed on this machine
+    "CONFIGURATION_DIRECTORY": "/nonexistent",
     # The tests of confinement require it; the others run wherever a contributor is.
     "LEVERET_WORKER_ISOLATION": "try",
 }

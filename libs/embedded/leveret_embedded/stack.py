@@ -314,6 +314,8 @@ def _environments(
 ) -> dict[str, dict[str, str]]:
     """Give each service's environment: ours without what was meant for us, its configuration, and `options`'."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("LEVERET_")}
+    # a stack's services read no file of those that are installed on this machine
+    ours["CONFIGURATION_DIRECTORY"] = str(base / "configuration")
     own: dict[str, dict[str, str]] = {
         "intake": {},
         "dispatcher": {"LOGS_URL": _logs_url(port), "SECRETS_KEY": _kept_key(base / "secrets-key")},

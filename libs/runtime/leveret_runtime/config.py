@@ -5,11 +5,13 @@ Order, the first that has a value wins: environment (`LEVERET_<SERVICE>_<KEY>`),
 """
 
 import os
+import typing
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -19,9 +21,13 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from leveret_proto.manifest.guess import closest, did_you_mean
+from leveret_runtime import config_file
+from leveret_runtime.config_file import ConfigError as ConfigError
+from leveret_runtime.config_file import Written
 
-class ConfigError(Exception):
-    """The configuration can't be used; the text says which key of which file and why."""
+#: Where a service looks for its file unless systemd (`ConfigurationDirectory=`) or the command line says otherwise.
+DIRECTORY = "/etc/leveret"
 
 
 class ServiceConfig(BaseSettings):
@@ -66,51 +72,132 @@ class DatabaseConfig(ServiceConfig):
 C = TypeVar("C", bound=ServiceConfig)
 
 
+def default_file(service: str) -> Path | None:
+    """Give the service's file in the configuration directory; None where there is none."""
+    for directory in (os.environ.get("CONFIGURATION_DIRECTORY") or DIRECTORY).split(":"):
+        file = Path(directory) / f"{service}.yaml"
+        if file.exists():
+            return file
+    return None
+
+
 def load(model: type[C], file: Path | None) -> C:
     """Read the configuration of `model` from `file` (may be None), credentials and environment.
 
     Raises:
-        ConfigError: what is wrong, key by key.
+        ConfigError: what is wrong, a line for each key.
     """
-    prefix = f"LEVERET_{model.SERVICE.upper()}_"
+    origins = Origins(model, file)
+    written = origins.written
+    faults = list(_unknown(origins))
     bound: type[C] = type(
         model.__name__,
         (model,),
         {
-            "WRITTEN": _written(file) if file is not None else {},
+            "WRITTEN": {key: value for key, value in written.values.items() if key in model.model_fields},
             "__module__": model.__module__,
-            "model_config": SettingsConfigDict(extra="forbid", frozen=True, env_prefix=prefix),
+            "model_config": SettingsConfigDict(extra="forbid", frozen=True, env_prefix=origins.prefix),
         },
     )
     try:
-        return bound()
+        read = bound()
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
-        where = file or f"environment {prefix}*"
-        raise ConfigError(f"{where}: " + "; ".join(faults)) from None
+        told = error.errors(include_url=False, include_input=False)
+        faults += [_fault(origins, fault["loc"], fault["type"], fault["msg"]) for fault in told]
     except SettingsError as error:
-        raise ConfigError(f"environment {prefix}*: {error}") from None
+        faults.append(f"environment {origins.prefix}*: {error}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return read
 
 
-def _written(file: Path) -> dict[str, Any]:
-    try:
-        read = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such configuration file") from None
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not UTF-8: {error.reason} at byte {error.start}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not YAML: {error}") from None
-    if not isinstance(read, dict | None):
-        raise ConfigError(f"{file}: a list of keys and values is wanted, as in `log_level: info`")
-    return {str(key): value for key, value in (read or {}).items()}
+class Origins:
+    """Where each key of a model has its value from: environment, credential, file."""
+
+    def __init__(self, model: type[ServiceConfig], file: Path | None) -> None:
+        """`file`: None where there is none. Raises ConfigError where it can't be read."""
+        self.model = model
+        self.written = config_file.read(file) if file is not None else Written()
+        self.prefix = f"LEVERET_{model.SERVICE.upper()}_"
+
+    def of(self, key: str) -> str | None:
+        """Say where `key` is given; None: nowhere, its default holds."""
+        if self.variable(key) in self.variables():
+            return f"environment {self.variable(key)}"
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        if directory and (Path(directory) / key).is_file():
+            return f"credential {key}"
+        return self.written.where(key) if key in self.written.lines else None
+
+    def variable(self, key: str) -> str:
+        return f"{self.prefix}{key.upper()}"
+
+    def variables(self) -> set[str]:
+        """The variables of the environment that are meant for this service, whether or not there are such keys."""
+        return {name.upper() for name in os.environ if name.upper().startswith(self.prefix)}
+
+
+def _unknown(origins: Origins) -> Iterator[str]:
+    """Name the keys that there are not, of file and environment, each with a guess."""
+    known = origins.model.model_fields.keys()
+    for key in origins.written.lines.keys() - known:
+        yield f"{origins.written.where(key)}: {key}: {_no_such_key(key, known)}"
+    for name in sorted(origins.variables()):
+        key = name.removeprefix(origins.prefix).lower()
+        if key not in known:
+            guesses = [origins.variable(guess) for guess in closest(key, known)]
+            yield f"environment {name}: there is no such key{_hint(guesses)}"
+
+
+def _fault(origins: Origins, loc: tuple[int | str, ...], kind: str, said: str) -> str:
+    """Tell of one fault: where it is, which key, what is wrong with it."""
+    if not loc:
+        return f"{origins.written.file or f'environment {origins.prefix}*'}: {said.removeprefix('Value error, ')}"
+    key, name = str(loc[0]), ".".join(str(part) for part in loc)
+    if kind == "missing" and len(loc) == 1:
+        places = [origins.variable(key), f"a credential {key}"]
+        if origins.written.file is not None:
+            places.insert(0, str(origins.written.file))
+        return f"{key}: it must be given: {', or '.join(places)}"
+    if kind == "extra_forbidden":
+        said = _no_such_key(str(loc[-1]), _keys_at(origins.model, loc[:-1]))
+    return f"{origins.of(key) or 'default'}: {name}: {said.removeprefix('Value error, ')}"
+
+
+def _no_such_key(key: str, known: Collection[str]) -> str:
+    return f"there is no such key{_hint(closest(key, known))}"
+
+
+def _hint(guesses: list[str]) -> str:
+    return f"; {did_you_mean(guesses)}" if guesses else ""
+
+
+def _keys_at(model: type[BaseModel], loc: Iterable[int | str]) -> Collection[str]:
+    """Give the keys that a value within `model` may have, as those of an owner's policy."""
+    found: Any = model
+    for part in loc:
+        models = _models(found)
+        fields = models[0].model_fields if models else {}
+        found = fields[str(part)].annotation if str(part) in fields else found
+    models = _models(found)
+    return models[0].model_fields.keys() if models else ()
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Give the models that are in a type, as in `dict[str, OwnerPolicy]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models(part)]
 
 
 def shown(config: ServiceConfig) -> dict[str, Any]:
     """Give the configuration for people: secrets hidden."""
     return config.model_dump(mode="json")
+
+
+def listed(config: ServiceConfig, origins: Origins) -> Iterator[str]:
+    """Give the configuration in force as the lines of a YAML file, secrets hidden, each with where it is from."""
+    for key, value in shown(config).items():
+        text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+        origin = origins.of(key)
+        yield f"{key}: {text.strip().removesuffix('...').strip()}" + (f"  # {origin}" if origin else "")

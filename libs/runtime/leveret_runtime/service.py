@@ -19,7 +19,7 @@ import structlog
 import uvloop
 
 from leveret_runtime import logging
-from leveret_runtime.config import ConfigError, ServiceConfig, load, shown
+from leveret_runtime.config import ConfigError, Origins, ServiceConfig, default_file, listed, load
 from leveret_runtime.health import HEALTH
 from leveret_runtime.systemd import notify
 
@@ -49,14 +49,18 @@ def command(
     @click.version_option(package_name="leveret")
     @click.pass_context
     def run(context: click.Context, config: Path | None, check_config: bool, show_config: bool) -> None:
+        file = config or default_file(service)
         try:
-            read = load(model, config)
+            read = load(model, file)
         except ConfigError as error:
-            click.echo(f"leveret-{service}: {error}", err=True)
+            for fault in str(error).splitlines():
+                click.echo(f"leveret-{service}: {fault}", err=True)
             raise SystemExit(2) from None
         if show_config:
-            for key, value in shown(read).items():
-                click.echo(f"{key}: {value}")
+            for line in listed(read, Origins(model, file)):
+                click.echo(line)
+        if check_config:
+            click.echo(f"leveret-{service}: the configuration is good ({file or 'there is no file'})", err=True)
         if check_config or show_config:
             context.exit()
         if context.invoked_subcommand is not None:

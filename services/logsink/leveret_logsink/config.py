@@ -20,7 +20,7 @@ class LogsinkConfig(DatabaseConfig):
     host: str = Field("127.0.0.1", description="address the HTTP server listens on")
     port: int = Field(8080, ge=0, le=65535, description="its port; 0 takes a free one and says which when ready")
     logs_url: str | None = Field(
-        None, description="how readers reach the HTTP server, as in http://logs.example.org; None: host and port"
+        None, description="how readers reach the HTTP server, as in http://logs.example.org; none: host and port"
     )
     log_limit: int = Field(
         66 * MIB, ge=1, description="bytes of one log; 2 MiB over the dispatcher's: past that come a log's last bytes"
@@ -33,7 +33,7 @@ class LogsinkConfig(DatabaseConfig):
         30.0, gt=0, le=86_400, description="seconds after an attempt's end until a log without its end is a gap"
     )
     keep_days: float | None = Field(
-        None, gt=0, description="days after a job's end until its logs and artifacts are removed; None: never"
+        None, gt=0, description="days after a job's end until its logs and artifacts are removed; none: never"
     )
     keep_days_of: dict[str, Annotated[float, Field(gt=0)] | None] = Field(
         {}, description="the same for single owners, as ~user"
@@ -42,7 +42,7 @@ class LogsinkConfig(DatabaseConfig):
         512 * MIB, ge=1, description="bytes free in `storage` below which nothing is taken until there is room again"
     )
     link_key: SecretStr | None = Field(
-        None, description="signs links to private jobs: base64 of 32 random bytes; None: private jobs are not served"
+        None, description="signs links to private jobs: base64 of 32 random bytes; none: private jobs are not served"
     )
     live_readers: int = Field(500, ge=1, le=100_000, description="most live readers over HTTP; a job has a quarter")
     live_stall: float = Field(

@@ -21,7 +21,12 @@ class Config(ServiceConfig):
     SERVICE: ClassVar[str] = "worker"
 
     name: str = Field(min_length=1, max_length=64, description="the worker's name; the same as its broker account")
-    slots: int = Field(default_factory=_default_slots, ge=1, le=256, description="jobs run at the same time")
+    slots: int = Field(
+        default_factory=_default_slots,
+        ge=1,
+        le=256,
+        description="jobs run at the same time; default: half of the processors",
+    )
     spool: Path = Field(description="directory for grants, logs and results on their way; must survive a restart")
     images: Path | None = Field(None, description="image store; none: the user's cache folder")
     tags: tuple[Tag, ...] = Field((), description="labels such as disk=large that manifests may require")

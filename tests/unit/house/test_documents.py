@@ -1,6 +1,8 @@
 """The documents tell the truth: what they name exists."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,21 @@ def test_what_is_read_but_not_served_is_named_as_missing() -> None:
     manual = (ROOT / "docs/manifest.md").read_text().partition("## Not done yet")[2]
     assert keys <= set(CODE.findall(manual.replace(": true", "")))
     assert keys <= set(CODE.findall((ROOT / "CHANGELOG.md").read_text().partition("Not there yet:")[2]))
+
+
+def test_the_manual_tells_of_every_configuration_key() -> None:
+    """The page is made from the models; a key without a description is no help to anybody."""
+    made = [sys.executable, "tools/configuration-page", "--check", "docs/configuration.md"]
+    checked = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert not re.findall(r"^\| `.*\|  \|$", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
+
+
+def test_the_manual_tells_of_every_metric_and_of_no_other() -> None:
+    runtime = ROOT / "libs/runtime/leveret_runtime"
+    sources = [runtime / "metrics.py", runtime / "outbox.py", *ROOT.glob("services/*/leveret_*/metrics.py")]
+    served = {name for path in sources for name in re.findall(r'"(leveret_\w+)"', path.read_text())}
+    manual = (ROOT / "docs/metrics.md").read_text()
+    told = {re.sub(r"_total$", "", name) for name in re.findall(r"`(leveret_\w+)", manual)}
+    assert len(served) > 30
+    assert told == served

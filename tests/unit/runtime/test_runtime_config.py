@@ -2,14 +2,22 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import yaml
 from click.testing import CliRunner
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from leveret_runtime.config import ConfigError, DatabaseConfig, load, shown
+from leveret_runtime.config import ConfigError, DatabaseConfig, default_file, load, shown
 from leveret_runtime.service import command, require
 
 URL = "amqp://me:hunter2@localhost:5672/v"
 DSN = "postgresql://role:hunter3@localhost/db"
+
+
+class Mill(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    stones: int = 1
+    speeds: int = 1
 
 
 class Config(DatabaseConfig):
@@ -18,12 +26,21 @@ class Config(DatabaseConfig):
     SERVICE: ClassVar[str] = "mill"
 
     slots: int = Field(2, ge=1, description="jobs at the same time")
+    spare: int = Field(0, description="of these, kept free")
+    mills: dict[str, Mill] = Field({}, description="by name")
     mirrors: dict[str, str] = Field({}, description="prefix: directory")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        if self.spare > self.slots:
+            raise ValueError(f"spare ({self.spare}) is more than slots ({self.slots})")
+        return self
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setenv("CONFIGURATION_DIRECTORY", "/nonexistent")
 
 
 @pytest.fixture
@@ -66,15 +83,25 @@ def test_a_credential_file_may_end_with_a_newline(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("slot: 3\n", "slot: Extra inputs are not permitted"),
-        ("slots: 0\n", "slots: Input should be greater than or equal to 1"),
-        ("slots: many\n", "slots: Input should be a valid integer"),
-        ("log_level: loud\n", "log_level: Input should be"),
+        ("slot: 3\n", ":3: slot: there is no such key; did you mean 'slots'?"),
+        ("Log-Level: info\n", ":3: Log-Level: there is no such key; did you mean 'log_level'?"),
+        ("frobnicate: 3\n", ":3: frobnicate: there is no such key"),
+        ("slots: 0\n", ":3: slots: Input should be greater than or equal to 1"),
+        ("slots: many\n", ":3: slots: Input should be a valid integer"),
+        ("log_level: loud\n", ":3: log_level: Input should be"),
+        (
+            "mills: {north: {speed: 4}}\n",
+            ":3: mills.north.speed: there is no such key; did you mean 'speeds'?",
+        ),
+        ("slots: 3\nslots: 4\n", ":4: slots: it is in line 3 already"),
+        ("slots: !!python/object:os.system 1\n", ":3: not YAML: could not determine a constructor"),
+        ("slots: \x01\n", "not YAML"),
+        ("slots: 3\n---\nslots: 4\n", "not YAML: but found another document"),
         ("slots: [\n", "not YAML"),
         ("- slots\n", "a list of keys and values is wanted"),
         ("just text\n", "a list of keys and values is wanted"),
         ("slots: \xff\n", "not UTF-8"),
-        ("1: 2\n", "1: Extra inputs are not permitted"),
+        ("1: 2\n", ":3: 1: there is no such key"),
     ],
 )
 def test_what_is_wrong_is_said(file: Path, text: str, told: str) -> None:
@@ -88,8 +115,50 @@ def test_what_is_wrong_is_said(file: Path, text: str, told: str) -> None:
 
 
 def test_every_missing_key_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"LEVERET_MILL_\*: amqp_url: Field required; database_url: Field required"):
+    with pytest.raises(ConfigError) as raised:
         load(Config, None)
+    assert str(raised.value).splitlines() == [
+        "amqp_url: it must be given: LEVERET_MILL_AMQP_URL, or a credential amqp_url",
+        "database_url: it must be given: LEVERET_MILL_DATABASE_URL, or a credential database_url",
+    ]
+
+
+def test_a_variable_that_no_key_has_is_a_fault_with_a_guess(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEVERET_MILL_SLOT", "3")
+    with pytest.raises(ConfigError) as raised:
+        load(Config, file)
+    told = "environment LEVERET_MILL_SLOT: there is no such key; did you mean 'LEVERET_MILL_SLOTS'?"
+    assert str(raised.value) == told
+
+
+def test_a_fault_says_where_the_value_is_from(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "log_level").write_text("loud")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    monkeypatch.setenv("LEVERET_MILL_SLOTS", "0")
+    file.write_text(f"amqp_url: {URL}\ndatabase_url: {DSN}\nmonitor_port: 70000\n")
+    with pytest.raises(ConfigError) as raised:
+        load(Config, file)
+    assert [fault.split(": ")[:2] for fault in sorted(str(raised.value).splitlines())] == [
+        [f"{file}:3", "monitor_port"],
+        ["credential log_level", "log_level"],
+        ["environment LEVERET_MILL_SLOTS", "slots"],
+    ]
+
+
+def test_what_keys_mean_together_is_told_of_the_file(file: Path) -> None:
+    file.write_text(f"amqp_url: {URL}\ndatabase_url: {DSN}\nslots: 3\nspare: 4\n")
+    with pytest.raises(ConfigError) as raised:
+        load(Config, file)
+    assert str(raised.value) == f"{file}: spare (4) is more than slots (3)"
+
+
+def test_a_file_in_the_configuration_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONFIGURATION_DIRECTORY", f"{tmp_path / 'none'}:{tmp_path}")
+    assert default_file("mill") is None
+    (tmp_path / "mill.yaml").touch()
+    assert default_file("mill") == tmp_path / "mill.yaml"
 
 
 def test_a_variable_that_is_no_json(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,21 +199,37 @@ class TestCommand:
     )
 
     def test_a_good_configuration(self, file: Path) -> None:
-        assert self.run("--config", file, "--check-config").exit_code == 0
+        ended = self.run("--config", file, "--check-config")
+        assert ended.exit_code == 0
+        assert f"the configuration is good ({file})" in ended.stderr
 
     def test_a_bad_one(self, file: Path) -> None:
         file.write_text("slot: 1\n")
         for option in ("--check-config", "--show-config", None):
             ended = self.run("--config", file, *([option] if option else []))
             assert ended.exit_code == 2
-            assert "leveret-mill: " in ended.stderr and "slot: Extra" in ended.stderr
+            assert "leveret-mill: " in ended.stderr and "slot: there is no such key" in ended.stderr
 
-    def test_what_is_in_force_is_shown_without_secrets(self, file: Path) -> None:
+    def test_what_is_in_force_is_shown_without_secrets_and_with_where_it_is_from(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LEVERET_MILL_MIRRORS", '{"https://": "/srv: 1"}')
         ended = self.run("--config", file, "--show-config")
         assert ended.exit_code == 0
-        assert "slots: 3\n" in ended.stdout
-        assert "amqp_url: **********\n" in ended.stdout
+        lines = ended.stdout.splitlines()
+        assert f"slots: 3  # {file}:3" in lines
+        assert f"amqp_url: '**********'  # {file}:1" in lines
+        assert "monitor_port: null" in lines
+        assert "mirrors: {'https://': '/srv: 1'}  # environment LEVERET_MILL_MIRRORS" in lines
         assert "hunter" not in ended.output
+        assert yaml.safe_load(ended.stdout)["slots"] == 3
+
+    def test_without_an_option_the_file_in_the_configuration_directory_is_read(
+        self, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CONFIGURATION_DIRECTORY", str(tmp_path))
+        file.rename(tmp_path / "mill.yaml")
+        assert f"slots: 3  # {tmp_path / 'mill.yaml'}:3" in self.run("--show-config").stdout
 
     def test_help_and_version(self) -> None:
         assert "LEVERET_MILL_*" in self.run("--help").stdout
