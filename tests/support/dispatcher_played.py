@@ -123,6 +123,12 @@ class DispatcherPlayed:
         key = keys.grant(keys.escape(arch) + "." + keys.escape(image) + ".any", grant.worker, grant.session)
         await self._publish(WORK, key, grant)
 
+    async def grant_as(self, type_: str, body: bytes, grant: Grant, arch: str, image: str = "test/process") -> None:
+        """Send `body` where `grant` would go."""
+        key = keys.grant(keys.escape(arch) + "." + keys.escape(image) + ".any", grant.worker, grant.session)
+        target = await self.channel.get_exchange(WORK, ensure=False)
+        await target.publish(aio_pika.Message(body, type=type_), key, mandatory=True)
+
     async def order(self, beat: WorkerBeat, order: Message) -> None:
         await self._publish(CONTROL, keys.control(beat.worker, beat.session), order)
 

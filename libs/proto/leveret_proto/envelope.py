@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from leveret_proto.base import REGISTRY, Message
+from leveret_proto.base import REGISTRY, Message, Part
 from leveret_proto.ids import message_id
 
 #: Longest JSON body that is read, in bytes. Submissions have their own, smaller, limit.
@@ -15,6 +15,7 @@ JSON = "application/json"
 RAW = "application/octet-stream"
 
 T = TypeVar("T", bound=Message)
+P = TypeVar("P", bound=Part)
 
 
 class Unreadable(ValueError):
@@ -65,6 +66,14 @@ def unpack_as(model: type[T], body: bytes, type_: str | None) -> T:
     if not isinstance(message, model):
         raise Unreadable(f"expected {model.TYPE}, got {type_}")
     return message
+
+
+def unpack_head(model: type[P], body: bytes) -> P:
+    """Read what every version of a message says, of one that can't be read whole. Raises Unreadable."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise Unreadable(f"{model.__name__}: {describe(error)}") from None
 
 
 def unpack_headers(model: type[T], headers: dict[str, Any], type_: str | None) -> T:

@@ -12,12 +12,13 @@ from aio_pika.exceptions import AMQPError
 
 from leveret_proto import keys
 from leveret_proto.capability import Capabilities, offered_keys
-from leveret_proto.envelope import Unreadable, pack, unpack
+from leveret_proto.envelope import Unreadable, pack, unpack, unpack_head
 from leveret_proto.messages import (
     Abandon,
     Cancel,
     Drain,
     Grant,
+    GrantHead,
     Message,
     Refuse,
     Report,
@@ -144,13 +145,24 @@ async def _listen(worker: Worker, consumer: Consumer) -> None:
         await _obey(worker, message)
 
 
+async def _hand_back_unread(worker: Worker, delivery: AbstractIncomingMessage, why: str) -> None:
+    """Hand back a grant that can't be read, as a newer dispatcher's may be. Else it would come again and again."""
+    try:
+        head = unpack_head(GrantHead, delivery.body)
+    except Unreadable as error:
+        log.error("a grant that not even can be handed back", reason=str(error))
+        return
+    await worker.send_status(worker.on_unreadable_grant(head, why))
+
+
 async def _obey(worker: Worker, delivery: AbstractIncomingMessage) -> None:
     try:
         message = unpack(delivery.body, delivery.type)
     except Unreadable as error:
-        # Only the dispatcher and logsink may write here; what can't be read is repeated or replaced by them.
         log.error("order that can't be read", reason=str(error))
-        await settle(delivery)
+        if delivery.exchange == WORK:
+            await _hand_back_unread(worker, delivery, str(error))
+        await settle(delivery)  # other orders are repeated or replaced by who gave them
         return
     match message:
         case Grant():

@@ -18,11 +18,13 @@ class Slots:
         return () if self._closed else tuple(self._free)
 
     def take(self, token: str) -> bool:
-        """Use up `token`; False where it is not a free slot's."""
-        if self._closed or token not in self._free:
+        """Use up `token`; False where it is not a free slot's, or they are closed."""
+        if token not in self._free:
             return False
         del self._free[token]
-        return True
+        if self._closed:
+            self.free()  # the token was good for this one grant: its slot needs another
+        return not self._closed
 
     def free(self) -> str:
         """A slot has become free: give its new token."""
@@ -33,3 +35,7 @@ class Slots:
     def close(self) -> None:
         """Name no token any more and take none (draining)."""
         self._closed = True
+
+    def open(self) -> None:
+        """Name and take tokens again."""
+        self._closed = False

@@ -9,7 +9,17 @@ import structlog
 from leveret_proto import keys
 from leveret_proto.capability import SECRETS_TAG, Capabilities
 from leveret_proto.envelope import pack
-from leveret_proto.messages import AttemptStatus, Grant, HeldGrant, JobStatus, Reason, Resend, WorkerBeat
+from leveret_proto.messages import (
+    AttemptState,
+    AttemptStatus,
+    Grant,
+    GrantHead,
+    HeldGrant,
+    JobStatus,
+    Reason,
+    Resend,
+    WorkerBeat,
+)
 from leveret_proto.topology import STATUS
 from leveret_runtime.failpoints import failpoint
 from leveret_runtime.sealing import KeyPair
@@ -23,13 +33,14 @@ from leveret_worker.outcome import Outcome
 from leveret_worker.outlet import Outlet
 from leveret_worker.resender import Resender
 from leveret_worker.slots import Slots
-from leveret_worker.snapshot import Snapshot
 from leveret_worker.spool import Spool
 
 log = structlog.get_logger(__name__)
 
 #: Seconds for handing back what still runs when the drain limit is over.
 HAND_BACK_LIMIT = 20.0
+#: Characters of what is told of a grant that can't be read: it stands in the job's events.
+UNREADABLE_MOST = 400
 
 
 class Worker:
@@ -132,19 +143,27 @@ class Worker:
             return None
         if not self.slots.take(grant.token):
             log.warning("grant on a token that is not free, handed back", job=grant.facts.job)
-            return _handed_back(grant, "the slot token was not free")
+            if self.draining:
+                return self._handed_back(grant, Reason.HANDED_BACK, "the worker takes no more jobs")
+            return self._handed_back(grant, Reason.WORKER_FAULT, "the slot token was not free")
         spool = self._spool.grant(grant.grant)
         try:
             spool.create(grant)
         except OSError as error:
-            # the slot is not freed: the next grant would fare no better
-            log.error("the spool can't take a grant; its slot is out of use", reason=str(error))
-            return _handed_back(grant, f"the worker's spool can't take it: {error.strerror}")
+            log.error("the spool can't take a grant", reason=str(error))
+            self._rest()
+            return self._handed_back(grant, Reason.WORKER_FAULT, f"the worker's spool can't take it: {error.strerror}")
         failpoint("worker.grant.spooled")
         attempt = Attempt(grant, spool, self.config, self.control, self.bulk, self._keys)
         log.info("granted", job=grant.facts.job, attempt=grant.attempt)
         self._hold(grant, attempt, self._builds.create_task(attempt.run(self._executor, self._mirror, self._slot_free)))
         return None
+
+    def on_unreadable_grant(self, head: GrantHead, why: str) -> AttemptStatus:
+        """A grant that this version of the worker can't read is given back (the returned status)."""
+        if self.slots.take(head.token):
+            self._rest()
+        return self._handed_back(head, Reason.WORKER_FAULT, f"the worker can't read it: {why}"[:UNREADABLE_MOST])
 
     async def send_status(self, status: AttemptStatus) -> None:
         """Send a status of a grant that is not held."""
@@ -215,6 +234,24 @@ class Worker:
         self.slots.free()
         self.news.set()
 
+    def _rest(self) -> None:
+        """Free the slot of a grant that could not be taken, for the next beat to name: the job tries others first."""
+        self.slots.free()
+
+    def _handed_back(self, grant: Grant | GrantHead, reason: Reason, why: str) -> AttemptStatus:
+        """The only word on a grant that is not held."""
+        return AttemptStatus(
+            grant=grant.grant,
+            job=grant.facts.job,
+            attempt=grant.attempt,
+            worker=self.config.name,
+            session=self.session,
+            seq=1,
+            state=AttemptState.ENDED,
+            reason=reason,
+            detail=why,
+        )
+
 
 async def _all_set(events: list[asyncio.Event], seconds: float) -> bool:
     """Wait until all `events` are set, or `seconds` are over; say which."""
@@ -225,9 +262,3 @@ async def _all_set(events: list[asyncio.Event], seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _handed_back(grant: Grant, why: str) -> AttemptStatus:
-    snapshot = Snapshot(grant)
-    snapshot.ended(None, Reason.HANDED_BACK, why)
-    return snapshot.message()

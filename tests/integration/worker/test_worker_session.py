@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+import json
 import platform
 from pathlib import Path
 
 import pytest
 
+from leveret_proto.envelope import pack
 from leveret_proto.messages import Abandon, AttemptStatus, Cancel, Refuse, Report, Settle
 from leveret_proto.permissions import worker as worker_permissions
 from tests.support.dispatcher_played import DispatcherPlayed, StartWorker, make_grant
@@ -148,7 +150,29 @@ async def test_a_grant_on_a_used_token_is_handed_back(dispatcher: DispatcherPlay
     await dispatcher.status("running")
     await dispatcher.grant(make_grant(beat, FOREVER), ARCH)
     ended = await dispatcher.status("ended")
-    assert (ended.result, ended.reason) == (None, "handed-back")
+    assert (ended.result, ended.reason) == (None, "worker-fault")
+
+
+async def test_a_grant_that_can_not_be_read_is_handed_back_and_its_slot_goes_on(
+    dispatcher: DispatcherPlayed, start_worker: StartWorker
+) -> None:
+    """As a newer dispatcher's may be: of another type, or with less than is needed here."""
+    await start_worker()
+    beat = await dispatcher.beat(beat=1)
+    for number, type_ in enumerate(["work.grant.v1", "work.grant.v9"], start=1):
+        grant = make_grant(beat, FOREVER)
+        body = json.loads(pack(grant).body)
+        del body["time_limit"], body["facts"]["owner"]
+        await dispatcher.grant_as(type_, json.dumps(body | {"priority": number}).encode(), grant, ARCH)
+        ended = await dispatcher.status("ended")
+        assert (ended.grant, ended.job, ended.attempt) == (grant.grant, grant.facts.job, grant.attempt)
+        assert (ended.result, ended.reason) == (None, "worker-fault")
+        assert ("time_limit: Field required" if number == 1 else "work.grant.v9") in (ended.detail or "")
+        while grant.token in (beat := await dispatcher.beat()).tokens:
+            pass  # a beat from before
+        assert len(beat.tokens) == 1
+    await dispatcher.grant(make_grant(beat, "image: test/process\ntasks:\n- one: 'true'\n"), ARCH)
+    assert (await dispatcher.status("ended")).result == "success"
 
 
 async def test_a_grant_for_what_is_not_offered_any_more_is_handed_back_and_its_slot_goes_on(
@@ -170,7 +194,7 @@ async def test_a_grant_for_what_is_not_offered_any_more_is_handed_back_and_its_s
     assert (await dispatcher.status("ended")).result == "success"
 
 
-async def test_a_spool_that_takes_nothing_costs_no_running_build(
+async def test_a_spool_that_takes_nothing_costs_no_running_build_and_no_slot(
     dispatcher: DispatcherPlayed, start_worker: StartWorker, spool: Path, tmp_path: Path
 ) -> None:
     await start_worker(LEVERET_WORKER_SLOTS="2")
@@ -184,11 +208,15 @@ async def test_a_spool_that_takes_nothing_costs_no_running_build(
     grants.rename(spool / "away")
     await dispatcher.grant(make_grant(beat, FOREVER, token=beat.tokens[1]), ARCH)
     refused = await dispatcher.status("ended")
-    assert (refused.result, refused.reason) == (None, "handed-back")
+    assert (refused.result, refused.reason) == (None, "worker-fault")
     assert "spool" in (refused.detail or "")
-    # the slot stays out of use: it would only hand back again
-    while (await dispatcher.beat()).tokens:
+    while beat.tokens[1] in (after := await dispatcher.beat()).tokens:
         pass  # a beat from before
+    (spool / "away").rename(grants)
+    again = make_grant(beat, "image: test/process\ntasks:\n- one: 'true'\n", token=after.tokens[0])
+    await dispatcher.grant(again, ARCH)
+    ended = await dispatcher.status("ended")
+    assert (ended.grant, ended.result) == (again.grant, "success")
     go_on.touch()
     ended = await dispatcher.status("ended")
     assert (ended.grant, ended.result) == (running.grant, "success")

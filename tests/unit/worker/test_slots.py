@@ -29,12 +29,15 @@ def test_a_freed_slot_has_a_new_token() -> None:
     assert not slots.take(old)
 
 
-def test_closed_slots_name_and_take_nothing() -> None:
+def test_closed_slots_name_and_take_nothing_until_they_are_opened_with_tokens_never_refused() -> None:
     slots = numbered(2)
-    token = slots.tokens[0]
+    refused, other = slots.tokens
     slots.close()
     assert slots.tokens == ()
-    assert not slots.take(token)
+    assert not slots.take(refused)
+    slots.open()
+    assert other in slots.tokens and refused not in slots.tokens and len(slots.tokens) == 2
+    assert not slots.take(refused)
 
 
 @given(st.lists(st.sampled_from(["take", "free"]), max_size=40))

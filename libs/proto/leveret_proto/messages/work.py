@@ -87,6 +87,21 @@ class Grant(Message):
     secrets: tuple[SealedSecret, ...] = ()
 
 
+class JobHead(Part):
+    """The job that a grant is about."""
+
+    job: JobId
+
+
+class GrantHead(Part):
+    """What a grant of any version says: enough to hand back one that can't be read."""
+
+    grant: Token
+    facts: JobHead
+    attempt: Attempt
+    token: Token
+
+
 class Settle(Message):
     """The dispatcher has the results of `grants`: the worker may forget them."""
 
@@ -167,6 +182,7 @@ class AttemptStatus(Message):
     tasks: Annotated[tuple[TaskResult, ...], Field(max_length=512)] = ()
     #: Only in state `ended`. None there means handed back: the attempt is not counted and the job waits again.
     result: JobStatus | None = None
+    #: Of what was handed back: `worker-fault` where the worker could not take it, which counts against the worker.
     reason: Reason | None = None
     detail: Annotated[str, Field(max_length=4096)] | None = None
     logs: Annotated[tuple[LogDigest, ...], Field(max_length=513)] = ()
