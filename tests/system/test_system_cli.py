@@ -163,6 +163,23 @@ async def test_workers_are_listed(system: System) -> None:
     assert [json.loads(line)["worker"] for line in out.splitlines()] == [WORKER]
 
 
+async def test_an_operator_drains_a_worker_and_has_it_take_jobs_again(system: System) -> None:
+    status, _, errors = await leveret(system, "worker", "drain", WORKER)
+    assert (status, "may not publish 'worker.~tester'" in errors) == (exits.NOT_FOUND, True)
+    operator = ("--amqp", system.vhost.url("operator"))
+    status, out, errors = await leveret(system, "worker", "drain", WORKER, "--limit", "60", *operator)
+    said = f"worker {WORKER} is given no jobs: drained by {OWNER}; 0 jobs run there\n"
+    assert (status, out) == (exits.OK, said), errors
+    _, out, _ = await leveret(system, "workers")
+    (fields,) = [line.split("\t") for line in out.splitlines()]
+    assert (fields[1], fields[-1]) == ("drained", f"drained by {OWNER}")
+    status, out, errors = await leveret(system, "worker", "resume", WORKER, "--json", *operator)
+    assert (status, json.loads(out)["worker"], "halt" in json.loads(out)) == (exits.OK, WORKER, False), errors
+    status, _, errors = await leveret(system, "worker", "drain", "w9", *operator)
+    assert (status, "no worker w9" in errors) == (exits.NOT_FOUND, True)
+    assert (await leveret(system, "worker", "drain", "x" * 65, *operator))[0] == exits.USAGE
+
+
 async def test_dead_letters_are_an_operators_affair(system: System, tmp_path: Path) -> None:
     status, _, errors = await leveret(system, "dead", "list")
     assert (status, "may not publish 'dead.~tester'" in errors) == (exits.NOT_FOUND, True)

@@ -33,6 +33,7 @@ from leveret_proto.messages import (
     DeadDoneReply,
     DeadListReply,
     DeadReply,
+    DrainWorker,
     DropDead,
     Event,
     ExplainJob,
@@ -55,6 +56,7 @@ from leveret_proto.messages import (
     RemoveSecret,
     Replay,
     ReplayReply,
+    ResumeWorker,
     RetryDead,
     RetryJob,
     SecretKind,
@@ -65,6 +67,7 @@ from leveret_proto.messages import (
     ShowJob,
     SubmissionAccepted,
     SubmissionRejected,
+    WorkerReply,
     WorkersReply,
     WorkerView,
 )
@@ -195,13 +198,29 @@ class Client:
         return await self._command(ExplainJob(job=job), ExplainReply)
 
     async def workers(self) -> tuple[WorkerView, ...]:
-        """Give the live workers by name."""
+        """Give by name the live workers, and those that are drained or quarantined while they are away."""
         found: list[WorkerView] = []
         while True:
             page = await self._command(ListWorkers(after=found[-1].worker if found else None), WorkersReply)
             found += page.workers
             if not page.more or not page.workers:
                 return tuple(found)
+
+    async def drain_worker(self, worker: str, *, limit: float | None = None) -> WorkerReply:
+        """Have a worker given no more jobs until it is resumed. For operators' accounts, as `resume_worker`.
+
+        Args:
+            limit: seconds that what runs there is given, then it is handed back and runs elsewhere; None: as the
+                worker's configuration says.
+
+        Raises:
+            NotFound: no such worker was there within the last day.
+        """
+        return await self._command(DrainWorker(worker=worker, limit=limit), WorkerReply)
+
+    async def resume_worker(self, worker: str) -> WorkerReply:
+        """Have a worker given jobs again, drained or quarantined. Raises NotFound."""
+        return await self._command(ResumeWorker(worker=worker), WorkerReply)
 
     async def close_group(
         self,

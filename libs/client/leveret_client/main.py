@@ -6,6 +6,7 @@ from leveret_client import exits
 from leveret_client.commands.artifacts import artifacts
 from leveret_client.commands.dead import dead
 from leveret_client.commands.demo import demo
+from leveret_client.commands.drain import worker
 from leveret_client.commands.events import events
 from leveret_client.commands.group import group
 from leveret_client.commands.jobs import cancel, list_jobs, priority, retry, show
@@ -25,7 +26,7 @@ def main() -> None:
 
 COMMANDS = (
     validate, submit, events, logs, artifacts, links, show, list_jobs, explain, cancel, retry, priority, group, secret,
-    workers, dead, up, demo,
+    workers, worker, dead, up, demo,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

@@ -52,7 +52,7 @@ EXCHANGES: tuple[Exchange, ...] = (
         "<worker>.<session>",
         (
             "control.settle.v1", "control.cancel.v1", "control.abandon.v1",
-            "control.drain.v1", "control.refuse.v1", "control.report.v1",
+            "control.drain.v1", "control.resume.v1", "control.refuse.v1", "control.report.v1",
         ),
     ),
     Exchange(RESEND, "What logsink misses of logs, to whoever sent them.", "<worker>", ("log.resend.v1",)),
@@ -65,6 +65,7 @@ EXCHANGES: tuple[Exchange, ...] = (
             "command.cancel.v1", "command.show.v1", "command.list.v1", "command.retry.v1", "command.priority.v1",
             "command.explain.v1", "command.workers.v1", "command.group.v1",
             "command.secrets-key.v1", "command.secrets-add.v1", "command.secrets-list.v1", "command.secrets-rm.v1",
+            "command.worker-drain.v1", "command.worker-resume.v1",
             "command.dead-list.v1", "command.dead-show.v1", "command.dead-retry.v1", "command.dead-drop.v1",
             "command.history.v1", "command.links.v1", "command.replay.v1",
         ),
@@ -149,7 +150,7 @@ REPLY_QUEUES = ("amq.rabbitmq.reply-to.", "amq.gen-")
 
 #: Words of commands that the dispatcher takes. Owners have the first, operators the others as well.
 OWNER_WORDS = ("cancel", "show", "list", "retry", "priority", "explain", "workers", "group", "secrets")
-DISPATCHER_WORDS = (*OWNER_WORDS, "dead")
+DISPATCHER_WORDS = (*OWNER_WORDS, "dead", "worker")
 #: Words that logsink takes.
 LOGSINK_WORDS = ("history", "links", "replay")
 

@@ -5,6 +5,7 @@ wait behind an outage can then never be mistaken for silence.
 """
 
 import asyncio
+from collections.abc import Sequence
 from uuid import uuid4
 
 import structlog
@@ -13,8 +14,12 @@ from aio_pika.abc import AbstractIncomingMessage
 from leveret_dispatcher import session_store
 from leveret_dispatcher.config import APP
 from leveret_dispatcher.desk import Desk
-from leveret_dispatcher.lifecycle import Overdue
+from leveret_dispatcher.fitness import note_sign
+from leveret_dispatcher.leases import Held
+from leveret_dispatcher.ledger import Transaction
+from leveret_dispatcher.lifecycle import Overdue, Returned
 from leveret_dispatcher.metrics import SESSIONS_LOST
+from leveret_dispatcher.worker_record import Sign
 from leveret_proto.envelope import RAW, Parcel
 from leveret_proto.messages import Abandon
 from leveret_proto.topology import DISPATCHER_WORKERS
@@ -63,8 +68,19 @@ class Canary:
         # judged again within the transaction: what was under way before it may have renewed or ended them
         if desk.leases.lost():
             async with desk.transaction() as tx:
-                await desk.lose(tx, desk.leases.lost(), "its worker was not heard any more")
+                await self._part_with(tx, desk.leases.lost())
         await self._end_overdue()
+
+    async def _part_with(self, tx: Transaction, lost: Sequence[Held]) -> None:
+        """Take attempts as lost. Those whose worker beats, but never took the grant, have come back from it instead."""
+        desk = self._desk
+        not_taken = [held for held in lost if not held.acknowledged and held.worker in desk.sessions]
+        await desk.lose(tx, [held for held in lost if held not in not_taken], "its worker was not heard any more")
+        await desk.move(tx, {held.job: Returned(f"worker {held.worker} did not take it") for held in not_taken})
+        for held in not_taken:
+            # their tokens are free again; one that is not, the database refuses
+            desk.sessions[held.worker].used.clear()
+            await note_sign(desk, tx, held.worker, held.job, Sign.FAULT, "it beats, and takes no grant")
 
     async def _lose_session(self, worker: str) -> None:
         desk = self._desk

@@ -51,6 +51,9 @@ class Config(DatabaseConfig):
     # A frozen leader goes on being sent its share of every queue until the broker gives its connection up, so this must
     # not take much longer than its row to go stale.
     heartbeat: int = Field(5, ge=1, description="AMQP heartbeat")
+    quarantine_after: int = Field(
+        5, ge=1, description="infrastructure faults in a row after which a worker is given no more jobs"
+    )
     dead_most: int = Field(10_000, ge=1, description="dead letters kept; the oldest go first")
     dead_bytes_most: int = Field(256 * MIB, ge=MIB, description="bytes that the dead letters kept may take together")
     cancellations_most: int = Field(1000, ge=1, description="cancels before arrival remembered for one owner")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from leveret_dispatcher import dependency_store, metrics, session_store, store
+from leveret_dispatcher import dependency_store, metrics, session_store, store, worker_store
 from leveret_dispatcher.config import APP, Config
 from leveret_dispatcher.dependencies import Dependencies, Outlook, failure, outlook
 from leveret_dispatcher.events import Links
@@ -23,6 +23,7 @@ from leveret_dispatcher.ledger import Change, Transaction
 from leveret_dispatcher.lifecycle import Input, Lost
 from leveret_dispatcher.matching import Matching, Session
 from leveret_dispatcher.store import WaitingJob
+from leveret_dispatcher.worker_record import BLANK, WorkerRecord
 from leveret_proto import keys
 from leveret_proto.envelope import pack
 from leveret_proto.messages import Cancel, JobStatus, Message, WorkerEvent
@@ -68,6 +69,8 @@ class Desk:
         self.leases = Leases(config.lease, longest_tick=3 * config.canary)
         #: The live session of each worker.
         self.sessions: dict[str, Session] = {}
+        #: What is kept of workers, live or not; of the others there is nothing to keep.
+        self.records: dict[str, WorkerRecord] = {}
         #: Set when a job and a free slot may meet, or a reason for waiting may have changed.
         self.stirred = asyncio.Event()
         #: Sessions refused already, so that each is told to the world once.
@@ -110,6 +113,7 @@ class Desk:
                     row["time_limit"] + self.config.overrun,
                     elapsed=row["elapsed"], acknowledged=row["seq"] > 0, cancelling=row["cancelling"],
                 )  # fmt: skip
+            self.records = await worker_store.records(on)
             for session in await session_store.live(on):
                 self.seat(session)
         self.stirred.set()
@@ -118,7 +122,8 @@ class Desk:
         )  # fmt: skip
 
     def seat(self, session: Session) -> None:
-        """A session lives: it may be granted jobs."""
+        """A session lives: it may be granted jobs, unless its worker is halted."""
+        session.halt = self.record_of(session.worker).halt
         self.sessions[session.worker] = session
         self.leases.join(session.worker)
         self.matching.seat(session)
@@ -161,17 +166,35 @@ class Desk:
         current = [row for row in rows.values() if row.course.attempt == numbers[row.id]]
         await tx.advance(current, {row.id: Lost(why) for row in current}, {})
 
+    def record_of(self, worker: str) -> WorkerRecord:
+        return self.records.get(worker, BLANK)
+
+    async def keep_record(self, tx: Transaction, worker: str, record: WorkerRecord) -> None:
+        """Keep `record` of a worker. Its session is given jobs accordingly, at once or never again."""
+        await worker_store.write(tx.on, worker, record)
+        if record == BLANK:
+            self.records.pop(worker, None)
+        else:
+            self.records[worker] = record
+        session = self.sessions.get(worker)
+        if session is not None and session.halt != record.halt:
+            session.halt = record.halt
+            self.matching.seat(session)
+
     async def tell_worker(
-        self, tx: Transaction, session: Session, state: str, detail: str | None = None, notes: tuple[str, ...] = ()
-    ) -> None:
-        """Publish a WorkerEvent with the transaction."""
+        self, tx: Transaction, worker: Session | str, state: str, detail: str | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        """Publish a WorkerEvent with the transaction. `worker`: a session, or a name that may have one."""
+        session = self.sessions.get(worker) if isinstance(worker, str) else worker
+        name = worker if isinstance(worker, str) else worker.worker
         event = WorkerEvent.model_validate(
             {
-                "worker": session.worker, "state": state, "capabilities": session.offer, "slots": session.slots,
-                "detail": detail, "notes": notes, "at": tx.at,
+                "worker": name, "state": state, "capabilities": session and session.offer,
+                "slots": session and session.slots, "detail": detail, "notes": notes, "at": tx.at,
             }
         )  # fmt: skip
-        tx.tell(RECORD, keys.worker_event(session.worker, state), event)
+        tx.tell(RECORD, keys.worker_event(name, state), event)
 
     async def control(self, worker: str, session: str, order: Message) -> None:
         """Order a session. One that is not there gets nothing: its next beat is answered again."""

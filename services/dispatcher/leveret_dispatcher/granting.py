@@ -116,6 +116,7 @@ def _stands(desk: Desk, match: Match, row: JobRow | None) -> bool:
         row is not None
         and row.course.status is JobStatus.PENDING
         and desk.sessions.get(session.worker) is session
+        and session.welcomes_jobs
         and serves(session.offer, match.requirement)  # which a beat may have changed since
     )
 

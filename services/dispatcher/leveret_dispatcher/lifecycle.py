@@ -27,7 +27,7 @@ class Fate(StrEnum):
     ENDED = "ended"
     HANDED_BACK = "handed-back"
     LOST = "lost"
-    #: Its grant reached no one: the slot token is free again.
+    #: Nobody took its grant: the slot token is free again.
     RETURNED = "returned"
     OVERDUE = "overdue"
 
@@ -84,7 +84,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The grant came back from the broker: no session takes it."""
+    """The grant came back from the broker, or stayed with a worker that does not take it."""
 
     why: str
 

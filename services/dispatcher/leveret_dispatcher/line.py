@@ -8,7 +8,7 @@ from functools import lru_cache
 from leveret_dispatcher.fair_share import Owner
 from leveret_dispatcher.ranking import Ranking
 from leveret_proto.capability import Capabilities, Requirement, capability_key
-from leveret_proto.messages import Reason
+from leveret_proto.messages import Halt, Reason
 
 #: The capability key, the tags, memory and processors.
 LineKey = tuple[str, tuple[str, ...], int, int]
@@ -23,6 +23,7 @@ class Session:
     spool: str
     offer: Capabilities
     slots: int
+    #: By its own word it takes no more jobs.
     draining: bool = False
     #: What secrets are sealed to for it; it carries SECRETS_TAG only where it has one.
     public_key: str | None = None
@@ -36,6 +37,12 @@ class Session:
     lines: "dict[LineKey, Line]" = field(default_factory=dict)
     #: Capability keys that it offers but was found not to take; believed again with its next beat.
     withdrawn: set[str] = field(default_factory=set)
+    #: Why its worker is given no jobs, whatever it says.
+    halt: Halt | None = None
+
+    @property
+    def welcomes_jobs(self) -> bool:
+        return not self.draining and self.halt is None
 
     def take_beat(self, tokens: Iterable[str]) -> None:
         """A beat names every free slot there is."""

@@ -165,15 +165,26 @@ class Matching:
         return self._reasons.untold(most, now)
 
     def explain(self, requirement: Requirement) -> str:
-        """Say what no session has that `requirement` asks for, and which session comes nearest."""
+        """Say what no session has that `requirement` asks for, and which session comes nearest.
+
+        One that has it all and is given no jobs comes nearer than any.
+        """
         best: tuple[int, str, str] | None = None
+        halted: Session | None = None
         for session in self._sessions.values():
             lack = missing(requirement, session.offer)
-            if session.draining or lack is None:
+            if lack is None:
+                if not session.welcomes_jobs and (halted is None or session.worker < halted.worker):
+                    halted = session
+                continue
+            if not session.welcomes_jobs:
                 continue
             rank = lack.lack.nearness
             if best is None or (rank, session.worker) > best[:2]:
                 best = (rank, session.worker, f"{lack.lack} {lack.value}")
+        if halted is not None:
+            why = halted.halt.why if halted.halt is not None else "draining"
+            return f"no worker takes {_wanted(requirement)}: {halted.worker} could, but is {why}"
         if best is None:
             return f"no worker is there that takes jobs (wanted: {_wanted(requirement)})"
         return f"no worker offers {_wanted(requirement)}; nearest is {best[1]}, which lacks {best[2]}"
@@ -254,7 +265,7 @@ class Matching:
             del session.lines[line.key]
 
     def _link(self, session: Session, line: Line) -> None:
-        if session.draining or line.key[0] in session.withdrawn or not serves(session.offer, line.requirement):
+        if not session.welcomes_jobs or line.key[0] in session.withdrawn or not serves(session.offer, line.requirement):
             return
         first = not line.servers
         session.lines[line.key] = line

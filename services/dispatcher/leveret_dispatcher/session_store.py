@@ -52,6 +52,12 @@ async def since(on: "Connection", sessions: Iterable[str]) -> dict[str, datetime
     return {str(row["id"]): row["since"] for row in rows}
 
 
+async def heard_of(on: "Connection", worker: str) -> bool:
+    """Whether there is a session of `worker`, or was one that is not forgotten."""
+    known: bool = await on.fetchval("select exists (select from session where worker = $1)", worker)
+    return known
+
+
 async def past(on: "Connection", session: str) -> PastSession | None:
     """Find a session that has ended."""
     row = await on.fetchrow("select worker, ended_as from session where id = $1 and ended_at is not null", session)

@@ -79,7 +79,7 @@ class Config(ServiceConfig):
     )
     probe_limit: float = Field(10.0, gt=0, description="seconds for the trial boot that proves KVM")
     probe_interval: float = Field(600.0, gt=0, description="seconds after which emulators and KVM are proved again")
-    drain_limit: float = Field(3600.0, ge=0, description="seconds running builds get after SIGTERM, then handed back")
+    drain_limit: float = Field(3600.0, ge=0, description="seconds running builds get after SIGTERM or a drain")
     backlog_limit: int = Field(
         64 * 1024 * 1024, gt=0, description="unconfirmed bytes of logs and artifacts per job before the guest is slowed"
     )

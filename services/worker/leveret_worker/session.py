@@ -23,6 +23,7 @@ from leveret_proto.messages import (
     Refuse,
     Report,
     Resend,
+    Resume,
     Settle,
     WorkerClaim,
 )
@@ -182,7 +183,9 @@ async def _obey(worker: Worker, delivery: AbstractIncomingMessage) -> None:
         case Report():
             worker.report_now()
         case Drain():
-            worker.drain()
+            worker.on_drain(message.limit)
+        case Resume():
+            worker.on_resume()
         case Refuse():
             raise SessionRefused(f"the dispatcher refuses this session: {message.why}")
         case _:

@@ -25,6 +25,7 @@ from leveret_runtime.failpoints import failpoint
 from leveret_runtime.sealing import KeyPair
 from leveret_worker.attempt import Attempt
 from leveret_worker.config import Config
+from leveret_worker.drain import DrainOrder
 from leveret_worker.guests import Executor
 from leveret_worker.kept import MIB, KeptLogs
 from leveret_worker.leftover import Leftover, LostBuild, sort_out
@@ -54,7 +55,8 @@ class Worker:
         self.slots = Slots(config.slots, lambda: str(uuid4()))
         #: Set when a beat or claim is due before its time.
         self.news = asyncio.Event()
-        self.draining = False
+        self._stopping = False
+        self._drain = DrainOrder()
         #: Lives as long as the session: what was sealed to it can't be opened after a restart.
         self._keys = KeyPair()
         self._executor = executor
@@ -78,22 +80,33 @@ class Worker:
                 self._hold(leftover.grant, leftover, self._builds.create_task(leftover.run()))
             couriers = [self._builds.create_task(self._deliver_lost(build)) for build in lost]
             couriers.append(self._builds.create_task(self._resender.run()))
+            couriers.append(self._builds.create_task(self._drain.see_to(lambda: self._hand_back("it was drained"))))
             proving = self._builds.create_task(self._executor.prove(self.news.set))
             await stop.wait()
-            await self._drain()
+            await self._wind_up()
             for task in (proving, *couriers, *self._tasks.values()):
                 task.cancel()
 
-    async def _drain(self) -> None:
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no more jobs: it is being stopped, or was ordered to drain."""
+        return self._stopping or self._drain.given
+
+    async def _wind_up(self) -> None:
         """Claim nothing more; give running builds their time, then hand them back."""
-        self.drain()
+        self._stopping = True
+        self._close_slots()
         held = list(self._held.values())
         if not await _all_set([one.over for one in held], self.config.drain_limit):
-            for one in held:
-                if isinstance(one, Attempt):
-                    one.stop(Outcome(None, Reason.HANDED_BACK, "the worker was stopped"))
+            self._hand_back("it was stopped")
         # A result that could not be told stays in the spool, and the next process tells it.
         await _all_set([one.announcer.told for one in held], HAND_BACK_LIMIT)
+
+    def _hand_back(self, why: str) -> None:
+        """Stop every build and have its job run elsewhere."""
+        for one in self._held.values():
+            if isinstance(one, Attempt):
+                one.stop(Outcome(None, Reason.HANDED_BACK, f"worker {self.config.name} gave it back: {why}"))
 
     def held(self) -> tuple[HeldGrant, ...]:
         return tuple(held.held() for held in self._held.values())
@@ -120,6 +133,7 @@ class Worker:
             tokens=self.slots.tokens,
             held=self.held(),
             draining=self.draining,
+            drained=self._drain.given,
             closing=closing,
             public_key=self._keys.public_key,
             notes=self._executor.notes,
@@ -179,9 +193,22 @@ class Worker:
         wanted, self._report = self._report, False
         return wanted
 
-    def drain(self) -> None:
-        """Claim nothing more; what runs goes on."""
-        self.draining = True
+    def on_drain(self, limit: float | None) -> None:
+        """Claim nothing more; what still runs after `limit` seconds (None: as configured) is handed back."""
+        limit = self.config.drain_limit if limit is None else limit
+        log.info("drained", seconds=limit, running=len(self._held))
+        self._drain.give(limit)
+        self._close_slots()
+
+    def on_resume(self) -> None:
+        """Claim again, unless the worker is being stopped."""
+        log.info("resumed")
+        self._drain.revoke()
+        if not self._stopping:
+            self.slots.open()
+        self.news.set()
+
+    def _close_slots(self) -> None:
         self.slots.close()
         self.news.set()
 

@@ -45,6 +45,7 @@ PUBLISH: dict[tuple[str, str], set[str]] = {
     **{(t.COMMANDS, f"{word}.other"): {"boss", "dispatcher"} for word in (*t.OWNER_WORDS, *t.LOGSINK_WORDS)},
     (t.COMMANDS, "dead.me"): {"boss", "dispatcher"},
     (t.COMMANDS, "dead.boss"): {"boss", "dispatcher"},
+    (t.COMMANDS, "worker.me"): {"boss", "dispatcher"},
     (t.COMMANDS, "cancel.me.other"): {"dispatcher"},
     (t.LOGS, "01.w1.1.1.build"): {"w1", "dispatcher"},
     (t.LOGS, "01.w2.1.1.build"): {"dispatcher"},

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from leveret_client.commands.dead import _show_letter, _show_list
+from leveret_client.commands.drain import show_standing
 from leveret_client.commands.workers import show_explanation, show_workers
 from leveret_client.output import Output
 from leveret_proto.base import JobFacts
@@ -16,15 +17,18 @@ from leveret_proto.messages import (
     DeadListReply,
     DeadReply,
     ExplainReply,
+    Halt,
     JobMatch,
     JobStatus,
     JobView,
     Place,
     Reason,
+    WorkerReply,
     WorkerView,
 )
 
 AT = datetime(2026, 3, 14, tzinfo=UTC)
+DRAINED = Halt(kind="drained", why="drained by ~ops\x1b]0;title\x07 b\nc", since=AT)
 HOSTILE = "a\x1b]0;title\x07b\nc"
 
 
@@ -41,6 +45,7 @@ def test_an_explanation_says_place_dependencies_and_workers(capsys: pytest.Captu
         workers=(
             JobMatch(worker="w1", slots=4, free=1),
             JobMatch(worker="w2", slots=4, free=0, draining=True),
+            JobMatch(worker="w4", slots=4, free=4, draining=True, halt=DRAINED),
             JobMatch(worker="w3", slots=4, free=0, lack=Lack.KVM, lacks="x86_64"),
         ),
     )
@@ -52,6 +57,7 @@ def test_an_explanation_says_place_dependencies_and_workers(capsys: pytest.Captu
         f"  place       2 of the owner's 5 such jobs; 4 of at most 4 of its jobs run; {others}",
         "  worker      w1  could run it, 1 of 4 slots free",
         "  worker      w2  draining: it takes no more jobs",
+        "  worker      w4  drained: drained by ~ops�]0;title� b�c",
         "  worker      w3  lacks kvm x86_64",
     ]
 
@@ -72,6 +78,33 @@ def test_workers_in_a_pipe_are_lines_of_fields(capsys: pytest.CaptureFixture[str
     (line,) = capsys.readouterr().out.splitlines()
     assert line.split("\t")[:7] == ["w1", "draining", "1", "4", "3", "x86_64:debian/trixie", "x86_64"]
     assert "\x1b" not in line
+
+
+def test_workers_that_are_given_no_jobs_say_why(capsys: pytest.CaptureFixture[str]) -> None:
+    view = WorkerView(
+        worker="w1", capabilities=Capabilities(), slots=4, free=4, running=0, draining=True, since=AT, halt=DRAINED
+    )
+    away = view.model_copy(update={"worker": "w2", "live": False})
+    show_workers(Output(as_json=False), (view, away))
+    fields = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [(one[0], one[1]) for one in fields] == [("w1", "drained"), ("w2", "drained, away")]
+    assert "drained by ~ops" in fields[0][-1] and "\x1b" not in fields[0][-1]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (WorkerReply(worker="w1", live=True, running=1), "worker w1 is given jobs; 1 job runs there\n"),
+        (WorkerReply(worker="w1", live=False, running=0), "worker w1 (away) is given jobs; 0 jobs run there\n"),
+    ],
+)
+def test_the_answer_to_a_drain_says_what_still_runs(
+    capsys: pytest.CaptureFixture[str], reply: WorkerReply, said: str
+) -> None:
+    show_standing(Output(as_json=False), reply)
+    assert capsys.readouterr().out == said
+    show_standing(Output(as_json=False), reply.model_copy(update={"halt": DRAINED}))
+    assert "is given no jobs: drained by ~ops" in capsys.readouterr().out
 
 
 def letter(**changes: Any) -> DeadLetterView:

@@ -1,5 +1,7 @@
 """Matching for one owner, against a model that looks at everything: no slot idle beside a job it serves."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from leveret_dispatcher import matching
 from leveret_dispatcher.matching import Matching, Session
 from leveret_dispatcher.reasons import SETTLE
 from leveret_proto.capability import Capabilities, ImageOffer, Requirement, serves
-from leveret_proto.messages import Place, Reason
+from leveret_proto.messages import Halt, Place, Reason
 
 A = Requirement(arch="x86_64", image="a")
 B = Requirement(arch="x86_64", image="b")
@@ -17,6 +19,11 @@ A_ROOMY = Requirement(arch="x86_64", image="a", memory_mib=2048, cpus=2)
 A_BIG = Requirement(arch="x86_64", image="a", tags=("disk=large",))
 REQUIREMENTS = (A, B, A_BIG, A_ROOMY)
 ALICE, BOB = "~alice", "~bob"
+HALT = Halt(
+    kind="quarantined",
+    why="quarantined after 5 faults in a row, the last: boot-failed",
+    since=datetime(2026, 3, 14, tzinfo=UTC),
+)
 
 
 def offer(*images: str, tags: tuple[str, ...] = (), roomy: bool = False) -> Capabilities:
@@ -113,6 +120,22 @@ def test_a_draining_session_serves_nothing() -> None:
     index.add(1, ALICE, A, 0, Reason.SUBMITTED)
     assert pairs(index) == []
     assert [reason for _, reason, _ in index.untold(10, 0.0)] == [Reason.NO_WORKER]
+
+
+def test_a_halted_session_serves_nothing_and_is_named_as_the_reason() -> None:
+    index = Matching()
+    one, other = session("w", offer("a"), "t"), session("z", offer("b"), "t")
+    index.seat(one)
+    index.seat(other)
+    index.add(1, ALICE, A, 0, Reason.SUBMITTED)
+    one.halt = HALT
+    index.seat(one)
+    assert pairs(index) == []
+    why = "no worker takes a on x86_64: w could, but is quarantined after 5 faults in a row, the last: boot-failed"
+    assert index.untold(10, 0.0) == [(1, Reason.NO_WORKER, why)]
+    one.halt = None
+    index.seat(one)
+    assert pairs(index) == [(1, "w")]
 
 
 def test_a_withdrawn_capability_is_believed_again_when_seated_again() -> None:
@@ -261,11 +284,15 @@ class MatchingMachine(RuleBasedStateMachine):
         tagged=st.booleans(),
         roomy=st.booleans(),
         draining=st.booleans(),
+        halted=st.booleans(),
     )
-    def session_is_seated(self, name: str, images: set[str], tagged: bool, roomy: bool, draining: bool) -> None:
+    def session_is_seated(
+        self, name: str, images: set[str], tagged: bool, roomy: bool, draining: bool, halted: bool
+    ) -> None:
         one = self.sessions.setdefault(name, session(name, Capabilities()))
         one.offer = offer(*sorted(images), tags=("disk=large",) if tagged else (), roomy=roomy)
         one.draining = draining
+        one.halt = HALT if halted else None
         self.index.seat(one)
 
     @rule(name=st.sampled_from("xyz"))
@@ -285,7 +312,8 @@ class MatchingMachine(RuleBasedStateMachine):
     def match(self, most: int) -> None:
         found = self.index.match(most)
         for match in found:
-            assert serves(match.session.offer, self.jobs[match.job]) and not match.session.draining
+            assert serves(match.session.offer, self.jobs[match.job])
+            assert not match.session.draining and match.session.halt is None
             assert match.token not in self.spent
             older = [job for job in self.jobs if job < match.job and serves(match.session.offer, self.jobs[job])]
             assert not older
@@ -294,7 +322,7 @@ class MatchingMachine(RuleBasedStateMachine):
         if len(found) < most:
             for one in self.sessions.values():
                 fits = [job for job, wanted in self.jobs.items() if serves(one.offer, wanted)]
-                assert not one.free or one.draining or not fits
+                assert not one.free or one.draining or one.halt is not None or not fits
 
     @invariant()
     def nothing_is_forgotten(self) -> None:

@@ -16,7 +16,7 @@ from leveret_proto.messages import ExplainReply, JobMatch, Place, WorkerView
 @click.command()
 @broker_options
 def workers(settings: Settings) -> None:
-    """List the live workers with their free slots and what they offer."""
+    """List the workers with their free slots and what they offer, and why one is given no jobs."""
 
     async def work() -> int:
         async with settings.client() as client:
@@ -53,17 +53,29 @@ def show_workers(output: Output, found: tuple[WorkerView, ...]) -> None:
     elif output.terminal:
         table = Table("worker", "state", "free", "running", "images", "kvm", "tags", box=None, header_style="dim")
         for worker in found:
-            state = Text("draining", style="yellow") if worker.draining else Text("live", style="green")
+            state = Text(_state(worker), style="yellow" if worker.draining else "green")
             table.add_row(one_line(worker.worker), state, f"{worker.free}/{worker.slots}", str(worker.running),
                           *(Text(one_line(text)) for text in _offer(worker)))  # fmt: skip
         output.console.print(table)
+        for worker in found:
+            if worker.halt is not None:
+                since = worker.halt.since.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+                output.say(f"{one_line(worker.worker)}: {one_line(worker.halt.why)}, since {since}", "yellow")
         if not found:
             output.say("no worker is there", "yellow")
     else:
         for worker in found:
-            fields = (worker.worker, "draining" if worker.draining else "live", str(worker.free), str(worker.slots),
-                      str(worker.running), *_offer(worker))  # fmt: skip
+            fields = (worker.worker, _state(worker), str(worker.free), str(worker.slots), str(worker.running),
+                      *_offer(worker), worker.halt.why if worker.halt is not None else "")  # fmt: skip
             click.echo("\t".join(one_line(field) for field in fields))
+
+
+def _state(worker: WorkerView) -> str:
+    """`live`, or why it is given no jobs; a halted one may be away."""
+    state = "draining" if worker.draining else "live"
+    if worker.halt is not None:
+        state = worker.halt.kind
+    return state if worker.live else f"{state}, away"
 
 
 def _offer(worker: WorkerView) -> tuple[str, str, str]:
@@ -97,6 +109,8 @@ def _place(place: Place) -> str:
 def _match(match: JobMatch) -> tuple[str | tuple[str, str], ...]:
     if match.lack is not None:
         return (("lacks ", "yellow"), f"{match.lack} {one_line(match.lacks or '')}")
+    if match.halt is not None:
+        return ((match.halt.kind, "yellow"), f": {one_line(match.halt.why)}")
     if match.draining:
         return (("draining", "yellow"), ": it takes no more jobs")
     return (("could run it", "green"), f", {match.free} of {match.slots} slots free")

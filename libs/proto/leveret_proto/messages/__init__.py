@@ -16,7 +16,6 @@ from leveret_proto.messages.command import (
     LinksReply,
     ListJobs,
     ListReply,
-    ListWorkers,
     LogHistory,
     LogLink,
     LogView,
@@ -24,8 +23,6 @@ from leveret_proto.messages.command import (
     PrioritizeJob,
     RetryJob,
     ShowJob,
-    WorkersReply,
-    WorkerView,
 )
 from leveret_proto.messages.dead import (
     DeadDoneReply,
@@ -93,9 +90,19 @@ from leveret_proto.messages.work import (
     Refuse,
     Report,
     Resend,
+    Resume,
     Settle,
     WorkerBeat,
     WorkerClaim,
+)
+from leveret_proto.messages.workers import (
+    DrainWorker,
+    Halt,
+    ListWorkers,
+    ResumeWorker,
+    WorkerReply,
+    WorkersReply,
+    WorkerView,
 )
 
 __all__ = [
@@ -126,6 +133,7 @@ __all__ = [
     "DeadReply",
     "DeliveryEvent",
     "Drain",
+    "DrainWorker",
     "DropDead",
     "EndedGroup",
     "EndedJob",
@@ -139,6 +147,7 @@ __all__ = [
     "GroupReply",
     "GroupState",
     "GroupView",
+    "Halt",
     "HeldGrant",
     "HistoryReply",
     "JobEvent",
@@ -174,6 +183,8 @@ __all__ = [
     "ReplayedEvent",
     "Report",
     "Resend",
+    "Resume",
+    "ResumeWorker",
     "RetryDead",
     "RetryJob",
     "SealedSecret",
@@ -198,6 +209,7 @@ __all__ = [
     "WorkerBeat",
     "WorkerClaim",
     "WorkerEvent",
+    "WorkerReply",
     "WorkerView",
     "WorkersReply",
 ]

@@ -5,10 +5,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from leveret_proto.base import Attempt, Bytes, JobId, Message, Name, Part, Sha256, Time, Word
-from leveret_proto.capability import Capabilities, Lack
+from leveret_proto.capability import Lack
 from leveret_proto.messages.job import Standing, Timings
 from leveret_proto.messages.state import JobStatus
 from leveret_proto.messages.submission import Priority
+from leveret_proto.messages.workers import Halt
 
 
 class CancelJob(Message):
@@ -64,15 +65,6 @@ class ExplainJob(Message):
     TYPE: ClassVar[str] = "command.explain.v1"
 
     job: JobId
-
-
-class ListWorkers(Message):
-    """Routing word `workers`: the live ones by name, those after `after`."""
-
-    TYPE: ClassVar[str] = "command.workers.v1"
-
-    after: Name | None = None
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
 
 
 class LogHistory(Message):
@@ -168,7 +160,9 @@ class JobMatch(Part):
     lacks: str | None = None
     slots: int
     free: int
+    #: It takes no more jobs, by its own word or because it is halted.
     draining: bool = False
+    halt: Halt | None = None
 
 
 class Place(Part):
@@ -199,28 +193,6 @@ class ExplainReply(Message):
     depends_on: tuple[JobId, ...] = ()
     #: Those that could run it first, then the nearest; at most 20 of each.
     workers: tuple[JobMatch, ...] = ()
-
-
-class WorkerView(Part):
-    """A live worker as the dispatcher sees it."""
-
-    worker: Name
-    capabilities: Capabilities
-    slots: int
-    free: int
-    #: Attempts granted to it that have not ended.
-    running: int
-    draining: bool = False
-    since: Time
-
-
-class WorkersReply(Message):
-    """Answer to `workers`. `more`: there are others after the last."""
-
-    TYPE: ClassVar[str] = "reply.workers.v1"
-
-    workers: tuple[WorkerView, ...]
-    more: bool = False
 
 
 class ListReply(Message):

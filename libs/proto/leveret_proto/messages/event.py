@@ -98,12 +98,15 @@ class SubmissionEvent(Message):
 
 
 class WorkerEvent(Message):
-    """A worker joined, left, was lost, refused or changed its offer. Not numbered: it has no job."""
+    """A worker came, went, or is given jobs no more or again. Not numbered: it has no job.
+
+    `draining`: by its own word or an operator's; `quarantined`: after faults; `resumed`: after either.
+    """
 
     TYPE: ClassVar[str] = "worker.event.v1"
 
     worker: Name
-    state: Literal["joined", "left", "lost", "refused", "changed", "draining"]
+    state: Literal["joined", "left", "lost", "refused", "changed", "draining", "quarantined", "resumed"]
     capabilities: Capabilities | None = None
     slots: int | None = None
     detail: str | None = None

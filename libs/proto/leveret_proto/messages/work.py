@@ -45,7 +45,10 @@ class WorkerBeat(Message):
     tokens: Tokens = ()
     #: Grants as they stood when this beat was made; those received up to then are all in it.
     held: Annotated[tuple[HeldGrant, ...], Field(max_length=4 * MAX_SLOTS)] = ()
+    #: It claims no more, because it is being stopped or was ordered to drain.
     draining: bool = False
+    #: It was ordered to drain, and not to resume since.
+    drained: bool = False
     #: True in a session's last beat: it will not come back.
     closing: bool = False
     #: X25519 public key, base64, that secrets are sealed to.
@@ -129,9 +132,18 @@ class Abandon(Message):
 
 
 class Drain(Message):
-    """Claim no more; end what runs."""
+    """Claim no more, until ordered to resume; what runs goes on."""
 
     TYPE: ClassVar[str] = "control.drain.v1"
+
+    #: Seconds from now after which what still runs is handed back. None: as the worker's configuration says.
+    limit: Seconds | None = None
+
+
+class Resume(Message):
+    """The order to drain is over: claim again."""
+
+    TYPE: ClassVar[str] = "control.resume.v1"
 
 
 class Refuse(Message):

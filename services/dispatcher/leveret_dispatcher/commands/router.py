@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from aio_pika.abc import AbstractConnection
 
-from leveret_dispatcher.commands import dead, groups, jobs, secrets, workers
+from leveret_dispatcher.commands import dead, drain, groups, jobs, secrets, workers
 from leveret_dispatcher.commands.asked import Asked, Handler, Handlers
 from leveret_dispatcher.config import APP
 from leveret_dispatcher.desk import Desk
@@ -37,7 +37,7 @@ def table(*families: Handlers) -> dict[type[Message], tuple[str, Handler]]:
     return made
 
 
-TABLE = table(jobs.HANDLERS, workers.HANDLERS, groups.HANDLERS, secrets.HANDLERS, dead.HANDLERS)
+TABLE = table(jobs.HANDLERS, workers.HANDLERS, drain.HANDLERS, groups.HANDLERS, secrets.HANDLERS, dead.HANDLERS)
 
 
 async def consume_commands(desk: Desk, on: AbstractConnection, stop: asyncio.Event) -> None:

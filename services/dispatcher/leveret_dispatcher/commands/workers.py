@@ -1,13 +1,13 @@
-"""Commands about workers, and why a job waits for one: workers, explain."""
+"""Who is there to run jobs, and why a job waits: workers, explain."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from leveret_dispatcher import events, session_store, store
 from leveret_dispatcher.commands.asked import Asked, Handlers, not_found
 from leveret_dispatcher.commands.jobs import may_see
 from leveret_dispatcher.desk import Desk
 from leveret_dispatcher.matching import Session
-from leveret_proto.capability import Requirement, missing
+from leveret_proto.capability import Capabilities, Requirement, missing
 from leveret_proto.messages import (
     ExplainJob,
     ExplainReply,
@@ -52,37 +52,50 @@ def matches(requirement: Requirement, sessions: Iterable[Session]) -> tuple[JobM
         lack = missing(requirement, session.offer)
         match = JobMatch(
             worker=session.worker, lack=lack and lack.lack, lacks=lack and lack.value,
-            slots=session.slots, free=len(session.free), draining=session.draining,
+            slots=session.slots, free=len(session.free), draining=not session.welcomes_jobs, halt=session.halt,
         )  # fmt: skip
         if lack is None:
-            able.append(((session.draining, not session.free, session.worker), match))
+            able.append(((match.draining, not session.free, session.worker), match))
         else:
-            unable.append(((-lack.lack.nearness, session.draining, session.worker), match))
+            unable.append(((-lack.lack.nearness, match.draining, session.worker), match))
     ranked = sorted(able, key=lambda pair: pair[0])[:MOST_MATCHES]
     return tuple(match for _, match in [*ranked, *sorted(unable, key=lambda pair: pair[0])[:MOST_MATCHES]])
 
 
 async def list_workers(desk: Desk, asked: Asked[ListWorkers]) -> Message:
-    """List the live workers by name."""
+    """List by name the live workers, and those that are halted while they are away."""
     after, limit = asked.command.after, asked.command.limit
-    following = sorted(name for name in desk.sessions if after is None or name > after)
-    page = [desk.sessions[name] for name in following[:limit]]
-    async with desk.database.connection() as on:
-        since = await session_store.since(on, [session.id for session in page])
-    views: list[WorkerView] = []
+    halted = {name for name, record in desk.records.items() if record.halt is not None}
+    following = sorted(name for name in desk.sessions.keys() | halted if after is None or name > after)
+    found: list[WorkerView] = []
     taken = 0
-    for session in page:
-        if session.id not in since:
-            continue  # gone meanwhile
-        view = WorkerView(
-            worker=session.worker, capabilities=session.offer, slots=session.slots, free=len(session.free),
-            running=len(desk.leases.of_worker(session.worker)), draining=session.draining, since=since[session.id],
-        )  # fmt: skip
+    for view in await _views(desk, following[:limit]):
         taken += len(view.model_dump_json())
-        if views and taken > MOST_BYTES:
-            return WorkersReply(workers=tuple(views), more=True)
-        views.append(view)
-    return WorkersReply(workers=tuple(views), more=len(following) > limit)
+        if found and taken > MOST_BYTES:
+            return WorkersReply(workers=tuple(found), more=True)
+        found.append(view)
+    return WorkersReply(workers=tuple(found), more=len(following) > limit)
+
+
+async def _views(desk: Desk, workers: Sequence[str]) -> list[WorkerView]:
+    """View those of `workers` that are there, or halted."""
+    live = {name: session for name in workers if (session := desk.sessions.get(name)) is not None}
+    async with desk.database.connection() as on:
+        since = await session_store.since(on, [session.id for session in live.values()])
+    made: list[WorkerView] = []
+    for name in workers:
+        session, halt, running = live.get(name), desk.record_of(name).halt, len(desk.leases.of_worker(name))
+        if session is not None and session.id in since:
+            made.append(WorkerView(
+                worker=name, capabilities=session.offer, slots=session.slots, free=len(session.free), running=running,
+                draining=not session.welcomes_jobs, since=since[session.id], halt=halt,
+            ))  # fmt: skip
+        elif halt is not None:
+            made.append(WorkerView(
+                worker=name, capabilities=Capabilities(), slots=0, free=0, running=running,
+                draining=True, since=halt.since, halt=halt, live=False,
+            ))  # fmt: skip
+    return made
 
 
 HANDLERS: Handlers = {ExplainJob: explain, ListWorkers: list_workers}

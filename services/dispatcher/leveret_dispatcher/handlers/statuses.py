@@ -9,6 +9,7 @@ from aio_pika.abc import AbstractConnection
 
 from leveret_dispatcher import store
 from leveret_dispatcher.desk import Desk
+from leveret_dispatcher.fitness import note_fitness
 from leveret_dispatcher.handlers.reading import Delivery, batches, believed_worker, readable, settle_batch
 from leveret_dispatcher.ledger import Result, Transaction, snapshot_of
 from leveret_dispatcher.lifecycle import Input, Verdict, judge_status
@@ -43,7 +44,7 @@ async def consume_statuses(desk: Desk, on: AbstractConnection, stop: asyncio.Eve
             continue
         newest = _newest(told)
         async with desk.transaction(lambda: failpoint("dispatcher.status.before-commit")) as tx:
-            verdicts = await _apply(tx, newest)
+            verdicts = await _apply(desk, tx, newest)
         for one, verdict in zip(newest, verdicts, strict=True):
             if verdict in (Verdict.APPLY, Verdict.STALE):
                 desk.leases.heard(one.status.grant)
@@ -76,7 +77,7 @@ def _newest(told: Sequence[Told]) -> list[Told]:
     return list(newest.values())
 
 
-async def _apply(tx: Transaction, told: Sequence[Told]) -> list[Verdict]:
+async def _apply(desk: Desk, tx: Transaction, told: Sequence[Told]) -> list[Verdict]:
     rows = await tx.jobs([one.status.job for one in told])
     known = await store.attempts(tx.on, [one.status.grant for one in told])
     verdicts = [judge_status(known.get(one.status.grant), one.worker, one.status) for one in told]
@@ -87,6 +88,7 @@ async def _apply(tx: Transaction, told: Sequence[Told]) -> list[Verdict]:
         if verdict is Verdict.APPLY:
             inputs[one.status.job], results[one.status.job] = snapshot_of(one.status)
             seqs[one.status.grant] = one.status.seq
+            await note_fitness(desk, tx, one.worker, one.status, rows[one.status.job].requirement)
     if seqs:
         await store.note_statuses(tx.on, seqs)
         await tx.advance([rows[job] for job in inputs], inputs, results)

@@ -15,7 +15,17 @@ from leveret_dispatcher.lifecycle import Verdict, judge_grant
 from leveret_dispatcher.matching import Session
 from leveret_dispatcher.sessions import Standing, believed_key, judge, new_session
 from leveret_proto.envelope import Unreadable, unpack
-from leveret_proto.messages import Abandon, AttemptState, Cancel, Refuse, Settle, WorkerBeat, WorkerClaim
+from leveret_proto.messages import (
+    Abandon,
+    AttemptState,
+    Cancel,
+    Drain,
+    Refuse,
+    Resume,
+    Settle,
+    WorkerBeat,
+    WorkerClaim,
+)
 from leveret_proto.topology import DISPATCHER_WORKERS
 from leveret_runtime.failpoints import failpoint
 
@@ -93,8 +103,9 @@ async def _begin(desk: Desk, beat: WorkerBeat, before: Session | None) -> Sessio
         await session_store.write(tx.on, session)
         gone = [held for held in desk.leases.of_worker(beat.worker) if held.grant not in listed]
         await desk.lose(tx, gone, f"worker {beat.worker} was restarted")
-        again = "restarted" if before is not None else None
-        await desk.tell_worker(tx, session, "joined", again, beat.notes)
+        halt = desk.record_of(beat.worker).halt
+        told = [*(["restarted"] if before is not None else []), *([halt.why] if halt is not None else [])]
+        await desk.tell_worker(tx, session, "joined", "; ".join(told) or None, beat.notes)
         tx.after.append(lambda: _exchange(desk, before, session))
     failpoint("dispatcher.beats.between-commit-and-publish")
     log.info("session joined", worker=beat.worker, session=beat.session, slots=beat.slots)
@@ -114,11 +125,14 @@ async def _note_changes(desk: Desk, session: Session, beat: WorkerBeat) -> None:
         if session.withdrawn:
             desk.matching.seat(session)
         return
-    state = "draining" if beat.draining and not session.draining else "changed"
     changed = new_session(beat)
+    # an operator's order has been told when it was given; the worker only says that it obeys
+    news = (beat.capabilities, beat.slots) != (session.offer, session.slots)
+    drains = beat.draining and not session.draining and not beat.drained
     async with desk.transaction(lambda: failpoint("dispatcher.beats.before-commit")) as tx:
         await session_store.write(tx.on, changed)
-        await desk.tell_worker(tx, changed, state, None, beat.notes)
+        if news or drains:
+            await desk.tell_worker(tx, changed, "draining" if drains else "changed", None, beat.notes)
         tx.after.append(partial(_reseat, desk, session, beat))
     failpoint("dispatcher.beats.between-commit-and-publish")
 
@@ -139,6 +153,16 @@ async def _renew(desk: Desk, session: Session, beat: WorkerBeat) -> None:
     if again:
         await publish_again(desk, [held.grant for held in again])
     await _answer_for_held(desk, session, beat)
+    await _answer_for_drain(desk, session, beat)
+
+
+async def _answer_for_drain(desk: Desk, session: Session, beat: WorkerBeat) -> None:
+    """Repeat an operator's order that a session should have had: it joined after it, or was away for a moment."""
+    drained = desk.record_of(beat.worker).drained
+    if drained is not None and not beat.draining:
+        await desk.control(session.worker, session.id, Drain(limit=drained.limit))
+    elif drained is None and beat.drained:
+        await desk.control(session.worker, session.id, Resume())
 
 
 async def _answer_for_held(desk: Desk, session: Session, beat: WorkerBeat) -> None:
