@@ -58,7 +58,9 @@ class ServiceConfig(BaseSettings):
         sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory:
-            sources.append(SecretsSettingsSource(settings_cls, secrets_dir=directory, env_prefix=""))
+            # Of a directory, LoadCredential=leveret:DIRECTORY makes files leveret_<key>.
+            for prefix in ("leveret_", ""):
+                sources.append(SecretsSettingsSource(settings_cls, secrets_dir=directory, env_prefix=prefix))
         sources.append(InitSettingsSource(settings_cls, init_kwargs=cls.WRITTEN))
         return tuple(sources)
 

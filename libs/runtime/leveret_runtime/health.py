@@ -5,7 +5,7 @@ A process is a tree of parts, each of which `away.keep_going` begins again after
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -35,8 +35,7 @@ class Health:
     """The health of one process."""
 
     def __init__(self) -> None:
-        #: What was last said of the work, as in systemd's status line.
-        self.status = "starting"
+        self._does: Callable[[], str] = lambda: "starting"
         #: Times that something was away, by what it was: `broker`, `database`, `storage`.
         self.outages = Counter[str]()
         self._served = False
@@ -55,13 +54,15 @@ class Health:
         return tuple(sorted({part.waits_for for part in self._parts if part.waits_for is not None}))
 
     @property
+    def moving(self) -> bool:
+        """Whether the process is between two states: it starts, or was told to stop and ends what is under way."""
+        return self._stopping or not self._served
+
+    @property
     def told(self) -> str:
         """How things stand, in a line."""
-        if self._stopping:
-            return "stopping"
-        if self.waits_for:
-            return "waiting for " + "; ".join(self.waits_for)
-        return self.status
+        said = "waiting for " + "; ".join(self.waits_for) if self.waits_for else self._does()
+        return " ".join(f"stopping; {said}".split() if self._stopping else said.split())
 
     @contextmanager
     def part(self) -> Iterator[Part]:
@@ -75,9 +76,12 @@ class Health:
             self._within.reset(token)
             self._parts.discard(part)
 
-    def serving(self, status: str) -> None:
-        """The part in which this is said is connected and works, and so are those that it runs in."""
-        self.status = status
+    def serving(self, does: Callable[[], str]) -> None:
+        """The part in which this is said is connected and works, and so are those that it runs in.
+
+        `does` says what the process does, in a few words, whenever it is asked.
+        """
+        self._does = does
         self._served = True
         part = self._within.get()
         while part is not None:

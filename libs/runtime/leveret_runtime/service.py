@@ -5,6 +5,7 @@ signal ends it at once.
 """
 
 import asyncio
+import faulthandler
 import gc
 import importlib.util
 import signal
@@ -21,7 +22,7 @@ import uvloop
 from leveret_runtime import logging
 from leveret_runtime.config import ConfigError, Origins, ServiceConfig, default_file, listed, load
 from leveret_runtime.health import HEALTH
-from leveret_runtime.systemd import notify
+from leveret_runtime.systemd import beat_for_ever, notify
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +68,7 @@ def command(
             context.obj = read
             return
         logging.configure(service, read.log_level)
+        faulthandler.enable()  # SIGABRT, the watchdog's last word, shows where every thread stood
         _calm_the_collector()
         uvloop.run(_run(service, main, read))
 
@@ -99,8 +101,10 @@ async def _run(service: str, main: Callable[[C, asyncio.Event], Awaitable[None]]
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     log.info("starting")
-    async with _monitor(service, config):
+    async with _monitor(service, config), asyncio.TaskGroup() as group:
+        beats = group.create_task(beat_for_ever(HEALTH))
         await main(config, stop)
+        beats.cancel()
     log.info("stopped")
 
 
@@ -121,9 +125,13 @@ async def _monitor(service: str, config: ServiceConfig) -> AsyncIterator[None]:
         raise SystemExit(1) from None
 
 
-def ready(status: str) -> None:
-    """Tell systemd, the log and the probes that the service is connected and consuming."""
-    HEALTH.serving(status)
+def ready(does: str | Callable[[], str]) -> None:
+    """Tell systemd, the log and the probes that the service is connected and consuming.
+
+    `does`: what it does, in a few words, for people; a function is asked again with every beat.
+    """
+    HEALTH.serving(does if callable(does) else lambda: does)
+    status = HEALTH.told
     log.info("ready", status=status)  # first: who waits for readiness may read the log then
     notify("READY=1", f"STATUS={status}")
 

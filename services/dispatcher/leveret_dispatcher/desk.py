@@ -121,6 +121,12 @@ class Desk:
             "loaded", waiting=len(self.matching), depending=len(self.dependencies), sessions=len(self.sessions)
         )  # fmt: skip
 
+    @property
+    def status(self) -> str:
+        """The present, in a line for people."""
+        waiting = len(self.matching) + len(self.dependencies)
+        return f"{len(self.leases)} jobs granted or running, {waiting} waiting, {len(self.sessions)} workers"
+
     def seat(self, session: Session) -> None:
         """A session lives: it may be granted jobs, unless its worker is halted."""
         session.halt = self.record_of(session.worker).halt

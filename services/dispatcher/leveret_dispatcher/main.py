@@ -85,7 +85,7 @@ async def _lead(config: Config, database: Database, leadership: Leadership, stop
             work.create_task(grant_for_ever(desk, stop))
             work.create_task(end_vain_waits(desk, stop))
             work.create_task(canary.fly_for_ever(stop))
-            ready(f"leading, epoch {leadership.epoch}")
+            ready(lambda: f"leading, epoch {leadership.epoch}; {desk.status}")
         all_done.set()
         await teller
         keeper.cancel()

@@ -131,8 +131,11 @@ class Logsink:
                 for partition in range(PARTITIONS):
                     chunks = await self._storing.open(bulk, kind, partition, stop)
                     group.create_task(self._storing.run(bulk, chunks, publisher, kind, partition, stop))
-            why = self._space.condition.why
-            ready(f"serving {self._url}" + (f" but takes nothing: {why}" if why else ""))
+            ready(self._status)
+
+    def _status(self) -> str:
+        why = self._space.condition.why
+        return f"serving {self._url}" + (f" but takes nothing: {why}" if why else "")
 
     def _stored(self, complete: bool) -> None:
         """Something was stored; `complete`: there may be something to prove."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import structlog
 
 from leveret_logsink.storage import Storage, StorageAway, StorageFull
-from leveret_runtime.systemd import notify
 from leveret_runtime.waits import first, pause
 
 log = structlog.get_logger(__name__)
@@ -106,12 +105,10 @@ class Space:
         if before.open and not now.open:
             self._opened.clear()
             self._alarm()
-            notify(f"STATUS=takes nothing: {now.why}")
             self._closed()
         elif now.open and not before.open:
             self._opened.set()
             log.warning("room again", free=now.free, floor=now.floor)
-            notify("STATUS=takes chunks again")
 
     def _alarm(self) -> None:
         now = self.condition

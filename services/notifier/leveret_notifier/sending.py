@@ -49,8 +49,13 @@ class Sending:
         self._webhooks = webhooks
         self._mails = mails
         self._claim_seconds = claim_seconds
-        self._free = concurrency
+        self._concurrency = self._free = concurrency
         self._wake = asyncio.Event()
+
+    @property
+    def under_way(self) -> int:
+        """Deliveries that are being sent."""
+        return self._concurrency - self._free
 
     def wake(self) -> None:
         """A delivery may be due, or a place free."""

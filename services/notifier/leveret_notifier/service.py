@@ -75,7 +75,7 @@ async def _with_broker(
         public = await Publisher.open(connected, confirms=False)
         prefetch = queue(NOTIFIER_JOBS).prefetch
         consumer = await Consumer.open(connected, NOTIFIER_JOBS, prefetch=prefetch, stop=stop)
-        ready("taking ended jobs")
+        ready(lambda: f"taking ended jobs, {sending.under_way} deliveries under way")
         async with asyncio.TaskGroup() as group:
             group.create_task(consume(consumer, database, publisher, sending))
             group.create_task(outbox.run(publisher, public, sent))

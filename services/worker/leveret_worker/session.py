@@ -116,7 +116,7 @@ async def _speak(worker: Worker, queue: SessionQueue, publisher: Publisher, over
     due = 0.0
     offered: Capabilities | None = None
     draining = False
-    ready(f"{worker.slots.count} slots, {len(worker.held())} grants held")
+    ready(lambda: worker.status)
     while not over.is_set():
         worker.news.clear()
         beat = worker.beat()

@@ -13,6 +13,11 @@ class Slots:
         self.count = count
 
     @property
+    def busy(self) -> int:
+        """Slots that are not free."""
+        return self.count - len(self._free)
+
+    @property
     def tokens(self) -> tuple[str, ...]:
         """Tokens of the free slots; none while closed."""
         return () if self._closed else tuple(self._free)

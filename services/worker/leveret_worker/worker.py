@@ -120,6 +120,13 @@ class Worker:
         """Bytes of logs and artifacts that the broker has not taken yet, of all builds of this process."""
         return sum(held.unconfirmed for held in self._held.values() if isinstance(held, Attempt))
 
+    @property
+    def status(self) -> str:
+        """What it does, in a line for people."""
+        jobs = ", ".join(str(held.grant.facts.job) for held in self._held.values())
+        line = f"{self.slots.busy} of {self.slots.count} slots in use" + (f"; jobs {jobs}" if jobs else "")
+        return f"draining, {line}" if self.draining else line
+
     def beat(self, *, closing: bool = False) -> WorkerBeat:
         """Make the next beat."""
         self._beats += 1

@@ -72,6 +72,14 @@ def test_the_environment_wins_over_credentials_and_those_over_the_file(
     assert (read.slots, read.mirrors) == (3, {"https://": "/srv"})
 
 
+def test_credentials_of_a_directory_have_a_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd's LoadCredential= puts the name it is given in front of each file's."""
+    (tmp_path / "leveret_amqp_url").write_text(f"{URL}\n")
+    (tmp_path / "leveret_database_url").write_text(f"{DSN}\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert load(Config, None).amqp_url == SecretStr(URL)
+
+
 def test_a_credential_file_may_end_with_a_newline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "amqp_url").write_text(f"{URL}\n")
     (tmp_path / "database_url").write_text(f"{DSN}\n")

@@ -21,24 +21,24 @@ def health(monkeypatch: pytest.MonkeyPatch) -> Health:
 def test_a_process_is_not_ready_before_it_says_so(health: Health) -> None:
     with health.part():
         assert (health.ready, health.told) == (False, "starting")
-        health.serving("taking submissions")
+        health.serving(lambda: "taking submissions")
     assert (health.ready, health.told) == (True, "taking submissions")
 
 
 def test_what_served_is_waited_for_until_it_serves_again(health: Health) -> None:
     with health.part() as part:
-        health.serving("2 slots")
+        health.serving(lambda: "2 slots")
         health.away(part, "broker", "RabbitMQ: gone")
         assert (health.ready, health.told) == (False, "waiting for RabbitMQ: gone")
         part.begins()  # tried again, not there yet
         assert not health.ready
-        health.serving("2 slots")
+        health.serving(lambda: "2 slots")
         assert health.ready
 
 
 def test_what_never_says_that_it_serves_is_waited_for_until_its_next_try(health: Health) -> None:
     with health.part():
-        health.serving("storing")
+        health.serving(lambda: "storing")
         with health.part() as watcher:
             health.away(watcher, "storage", "storage: gone")
             assert not health.ready
@@ -50,13 +50,13 @@ def test_a_part_that_is_lost_with_the_one_around_it_is_waited_for_through_that(h
     """The database holds the broker's session: after its loss nothing is ready before that session serves again."""
     with health.part() as outer:
         with health.part():
-            health.serving("leading")
+            health.serving(lambda: "leading")
         health.away(outer, "database", "PostgreSQL: gone")
         outer.begins()
         assert not health.ready
         with health.part():
             assert not health.ready
-            health.serving("leading")
+            health.serving(lambda: "leading")
             assert health.ready
 
 
@@ -71,9 +71,19 @@ def test_everything_that_is_waited_for_is_told_once(health: Health) -> None:
 
 
 def test_who_stops_is_not_ready(health: Health) -> None:
-    health.serving("leading")
+    health.serving(lambda: "leading")
     health.stopping()
-    assert (health.ready, health.told) == (False, "stopping")
+    assert (health.ready, health.told) == (False, "stopping; leading")
+
+
+def test_how_things_stand_is_asked_anew_each_time_and_is_one_line(health: Health) -> None:
+    jobs = [1]
+    health.serving(lambda: f"{len(jobs)} jobs")
+    jobs.append(2)
+    assert (health.told, health.moving) == ("2 jobs", False)
+    with health.part() as part:
+        health.away(part, "broker", "a server:\nMAINPID=1\n")
+        assert health.told == "waiting for a server: MAINPID=1"
 
 
 async def test_a_loop_that_keeps_going_tells_its_outages(health: Health) -> None:
@@ -102,4 +112,4 @@ async def test_a_loop_that_keeps_going_tells_its_outages(health: Health) -> None
 
 
 async def _serve(health: Health) -> None:
-    health.serving("serving")
+    health.serving(lambda: "serving")

@@ -47,7 +47,7 @@ async def test_the_probes_answer_as_the_process_fares() -> None:
     async with watched(health) as monitor:
         assert await monitor.get("/live") == (200, "live\n")
         assert await monitor.get("/ready") == (503, "starting\n")
-        health.serving("taking submissions")
+        health.serving(lambda: "taking submissions")
         assert await monitor.get("/ready") == (200, "taking submissions\n")
         with health.part() as part:
             health.away(part, "broker", "RabbitMQ: gone")
