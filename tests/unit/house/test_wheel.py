@@ -46,3 +46,10 @@ commands.main(["check", "--store", sys.argv[1]])
 def test_the_wheel_brings_the_commands(installed: Path) -> None:
     (points,) = installed.glob("*.dist-info/entry_points.txt")
     assert "leveret-image = leveret_worker.images.commands:main" in points.read_text()
+
+
+def test_the_wheel_brings_what_systemd_is_given(installed: Path) -> None:
+    units = {path.name for path in (installed / "leveret_deploy" / "systemd").glob("*.service")}
+    assert len(units) == 5 and "leveret-worker@.service" in units
+    assert (installed / "leveret_deploy" / "config" / "worker.yaml").exists()
+    assert (installed / "leveret_deploy" / "install.sh").exists()
