@@ -71,6 +71,8 @@ class Worker:
         self._report = False
         #: Abandoned grants whose tasks are still ending.
         self._void: set[str] = set()
+        #: What was held when the worker ended: results on their way, which are not to be taken for lost.
+        self._parting: tuple[HeldGrant, ...] = ()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Own the builds. Returns when `stop` is set and they are over, or handed back after the drain limit."""
@@ -84,6 +86,7 @@ class Worker:
             proving = self._builds.create_task(self._executor.prove(self.news.set))
             await stop.wait()
             await self._wind_up()
+            self._parting = self.held()
             for task in (proving, *couriers, *self._tasks.values()):
                 task.cancel()
 
@@ -138,7 +141,7 @@ class Worker:
             capabilities=self._offer(),
             slots=self.slots.count,
             tokens=self.slots.tokens,
-            held=self.held(),
+            held=self._parting if closing else self.held(),
             draining=self.draining,
             drained=self._drain.given,
             closing=closing,

@@ -251,14 +251,17 @@ async def test_a_stopped_worker_hands_its_builds_back_and_says_goodbye(
 ) -> None:
     service = await start_worker()
     beat = await dispatcher.beat(beat=1)
-    await dispatcher.grant(make_grant(beat, FOREVER), ARCH)
+    grant = make_grant(beat, FOREVER)
+    await dispatcher.grant(grant, ARCH)
     await dispatcher.status("running")
     async with asyncio.TaskGroup() as group:
         group.create_task(service.terminate())
         ended = await dispatcher.status("ended")
         assert (ended.result, ended.reason) == (None, "handed-back")
         # it does not wait to be settled: its spool tells the result again at the next start
-        await dispatcher.beat(closing=True)
+        goodbye = await dispatcher.beat(closing=True)
+        # else the dispatcher would take it for lost, should it hear the goodbye first
+        assert [(held.grant, held.state) for held in goodbye.held] == [(grant.grant, "ended")]
     assert await service.wait() == 0
 
 
