@@ -1,6 +1,7 @@
 """An observer of Leveret's events: it keeps all it hears and knows what must hold of it."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -141,14 +142,15 @@ async def fetch(url: str) -> bytes:
     """What the logsink serves there.
 
     An artifact is safe at the broker when its job ends, and on the server a moment later, of which no event tells:
-    it is asked for until then.
+    it is asked for until then, and while a logsink that was killed is not back yet.
     """
     async with asyncio.timeout(LIMIT), aiohttp.ClientSession() as http:
         for delay in backoff():
-            async with http.get(url) as response:
-                if response.status != 404:
-                    assert response.status == 200, f"{url}: {response.status}"
-                    return await response.read()
+            with contextlib.suppress(aiohttp.ClientConnectorError):
+                async with http.get(url) as response:
+                    if response.status != 404:
+                        assert response.status == 200, f"{url}: {response.status}"
+                        return await response.read()
             await asyncio.sleep(delay)
     raise AssertionError("unreachable")
 

@@ -24,8 +24,9 @@ from tests.support.system import Gate, System, manifest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-#: Where the worker dies with the attempt's result not written down: the job runs again.
-LOST = frozenset(WORKER) - {"worker.result.spooled"}
+#: Where the worker dies with the attempt's result not written down the job runs again. Of the status that was sent it
+#: is not known: the first may already be the last, of a build that was quick.
+ATTEMPTS = dict.fromkeys(WORKER, (2,)) | {"worker.result.spooled": (1,), "worker.status.sent": (1, 2)}
 
 
 @dataclass
@@ -35,8 +36,8 @@ class Scene:
     system: System
     gate: Gate
     submitted: asyncio.Task[int]
-    #: Attempts the build takes.
-    attempts: int = 1
+    #: Attempts the build may take.
+    attempts: tuple[int, ...] = (1,)
     #: Jobs besides the build, each with the end it must come to.
     others: dict[int, JobStatus] = field(default_factory=dict)
 
@@ -66,7 +67,7 @@ async def fail_a_dependency(scene: Scene) -> None:
 
 async def crash_worker(scene: Scene) -> None:
     """The build is lost half-way, with a log that never ends."""
-    scene.attempts = 2
+    scene.attempts = (2,)
     await scene.system.journal.task_runs(await scene.submitted, "build")
     await scene.system.running["worker"].kill()
     await scene.system.start("worker")
@@ -93,7 +94,7 @@ async def test_a_service_killed_there_and_started_again_loses_nothing(
     await system.restart(service, failpoint=point, **changes)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         submitting = group.create_task(submit(system, http.url(path), gate := system.gate()))
-        scene = Scene(system, gate, submitting, attempts=2 if point in LOST else 1)
+        scene = Scene(system, gate, submitting, attempts=ATTEMPTS.get(point, (1,)))
         if provoke is crash_worker:
             group.create_task(provoke(scene))
         else:
@@ -118,7 +119,8 @@ async def whole(scene: Scene, http: HttpSink, path: str) -> None:
     """The build came to its one right end, and so did everything that belongs to it."""
     job, journal = scene.submitted.result(), scene.system.journal
     end = await journal.ended(job)
-    assert (end.status, end.reason, end.attempt) == (JobStatus.SUCCESS, Reason.COMPLETED, scene.attempts), end
+    assert (end.status, end.reason) == (JobStatus.SUCCESS, Reason.COMPLETED), end
+    assert end.attempt in scene.attempts, end
     logs = await journal.logs(end)
     assert logs.keys() == {"@setup", "build", "check"}
     texts = {name: await proven(log) for name, log in logs.items()}

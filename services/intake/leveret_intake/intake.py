@@ -50,8 +50,6 @@ class Intake:
         self._stop = stop
         self._limits = limits
         self._default_arch = default_arch
-        #: Jobs accepted over this connection, known ones included.
-        self.accepted = 0
 
     async def handle(self, message: AbstractIncomingMessage) -> None:
         """Take one delivery to its end. Raises Away; then nothing was acked, and the delivery comes again."""
@@ -82,7 +80,6 @@ class Intake:
         if decision.message_id is None:
             await self._store.settled(stored.job)
         SUBMISSIONS.labels("known" if stored.known else "accepted").inc()
-        self.accepted += 1
         log.info("accepted", job=stored.job, owner=decision.owner, known=stored.known)
 
     async def _hand_on(self, job: ReadyJob) -> bool:

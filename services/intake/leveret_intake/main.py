@@ -34,7 +34,7 @@ async def _session(config: Config, stop: asyncio.Event) -> None:
                 limits=config.limits, default_arch=config.default_arch,
             )  # fmt: skip
             consumer = await Consumer.open(broker, INTAKE_SUBMISSIONS, prefetch=prefetch, stop=stop)
-            ready(lambda: f"taking submissions, {intake.accepted} accepted so far")
+            ready("taking submissions")
             async with asyncio.TaskGroup() as handling:  # at most `prefetch` at a time
                 async for message in consumer:
                     handling.create_task(intake.handle(message))
