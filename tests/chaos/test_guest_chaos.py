@@ -78,7 +78,7 @@ class Size:
         return sum(self.fates.values())
 
 
-SMALL = Size({Fate.NOTHING: 1, Fate.CUT: 3, Fate.QEMU: 2, Fate.WORKER: 1, Fate.AGENT: 1})
+SMALL = Size({Fate.NOTHING: 1, Fate.CUT: 2, Fate.QEMU: 1, Fate.WORKER: 1, Fate.AGENT: 1})
 LARGE = Size({Fate.NOTHING: 40, Fate.CUT: 70, Fate.QEMU: 40, Fate.WORKER: 20, Fate.AGENT: 30})
 
 
