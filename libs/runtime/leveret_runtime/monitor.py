@@ -9,57 +9,37 @@ of the operator's own, as all monitoring is.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from leveret_runtime import metrics
 from leveret_runtime.health import Health
+from leveret_runtime.http_server import serving
 
 log = structlog.get_logger(__name__)
-#: The library's own word on a request.
-_requests = logging.getLogger(__name__)
 
 #: Seconds that requests under way get when the service stops.
 SHUTDOWN_LIMIT = 1.0
 
 
-class MonitorError(Exception):
-    """The monitor can't listen where it is told to."""
-
-
 @asynccontextmanager
-async def monitoring(health: Health, host: str, port: int) -> AsyncIterator[str]:
+async def monitoring(service: str, health: Health, host: str, port: int) -> AsyncIterator[str]:
     """Serve metrics and probes for the time of the block, which is given the URL; `port` 0 takes a free one.
 
     Raises:
-        MonitorError: the address can't be listened on.
+        SystemExit: the address can't be listened on; says so on standard error.
     """
     app = web.Application()
     pages = Pages(health)
     app.router.add_get("/metrics", pages.metrics)
     app.router.add_get("/live", pages.live)
     app.router.add_get("/ready", pages.ready)
-    _requests.addFilter(_ours)
-    runner = web.AppRunner(
-        app, access_log=None, logger=_requests, shutdown_timeout=SHUTDOWN_LIMIT, handler_cancellation=True
-    )
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise MonitorError(f"monitor_port: can't listen on {host} port {port}: {error.strerror}") from None
-        url = f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}"
+    async with serving(app, host, port, who=f"leveret-{service}: monitor_port", patience=SHUTDOWN_LIMIT) as url:
         log.info("monitor", url=url)
         yield url
-    finally:
-        _requests.removeFilter(_ours)
-        await runner.cleanup()
 
 
 class Pages:
@@ -80,8 +60,3 @@ class Pages:
 
     async def ready(self, _: web.Request) -> web.Response:
         return web.Response(status=200 if self._health.ready else 503, text=f"{self._health.told}\n")
-
-
-def _ours(record: logging.LogRecord) -> bool:
-    """Whether a record tells of a fault of ours: who sends what is no HTTP has had a 400, and fills no log."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)

@@ -115,14 +115,10 @@ async def _monitor(service: str, config: ServiceConfig) -> AsyncIterator[None]:
         yield
         return
     require(service, "aiohttp", "prometheus_client")
-    from leveret_runtime.monitor import MonitorError, monitoring  # only now: whoever has no monitor pays nothing
+    from leveret_runtime.monitor import monitoring  # only now: whoever has no monitor pays nothing
 
-    try:
-        async with monitoring(HEALTH, config.monitor_host, config.monitor_port):
-            yield
-    except MonitorError as error:
-        click.echo(f"leveret-{service}: {error}", err=True)
-        raise SystemExit(1) from None
+    async with monitoring(service, HEALTH, config.monitor_host, config.monitor_port):
+        yield
 
 
 def ready(does: str | Callable[[], str]) -> None:

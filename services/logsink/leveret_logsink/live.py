@@ -51,6 +51,10 @@ class Live:
         """Readers at present."""
         return self._readers.total()
 
+    def close(self) -> None:
+        """End every stream; its reader may come again."""
+        self._news.close()
+
     async def serve(
         self, request: web.Request, stream: Stream, offset: int, headers: Mapping[str, str]
     ) -> web.StreamResponse:

@@ -36,12 +36,13 @@ from leveret_logsink.space import Space  # noqa: E402
 from leveret_logsink.storage import Storage  # noqa: E402
 from leveret_logsink.storing import WRITERS, Storing  # noqa: E402
 from leveret_logsink.tail import Tail  # noqa: E402
-from leveret_logsink.web import Site, serving  # noqa: E402
+from leveret_logsink.web import SHUTDOWN_LIMIT, Site  # noqa: E402
 from leveret_proto import topology  # noqa: E402
 from leveret_proto.keys import PARTITIONS  # noqa: E402
 from leveret_runtime.away import keep_going  # noqa: E402
 from leveret_runtime.broker import Consumer, Publisher, connection  # noqa: E402
 from leveret_runtime.db import Database  # noqa: E402
+from leveret_runtime.http_server import serving  # noqa: E402
 from leveret_runtime.metrics import sampled  # noqa: E402
 from leveret_runtime.outbox import Outbox, lag  # noqa: E402
 
@@ -61,7 +62,8 @@ async def serve(config: LogsinkConfig, stop: asyncio.Event) -> None:
             live = Live(news, storage, config.live_readers, config.live_stall)
             site = Site(catalogue, storage, live, config.signer).application()
             # readers are served while the broker is away
-            async with serving(site, news.close, config.host, config.port) as url, asyncio.TaskGroup() as group:
+            server = serving(site, config.host, config.port, who="leveret-logsink", patience=SHUTDOWN_LIMIT)
+            async with server as url, asyncio.TaskGroup() as group:
                 compression = Compression(database, storage)
                 retention = Retention(database, storage, config.keep_days, config.keep_days_of)
                 space = Space(storage, config.free_floor, retention.wake)

@@ -5,15 +5,12 @@ Nothing of a request reaches the file system: it names a row, and the row names 
 """
 
 import asyncio
-import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from leveret_logsink import http_rules, sse
@@ -27,8 +24,6 @@ from leveret_proto.base import JobFacts, Visibility
 from leveret_proto.links import artifact_path, log_path
 from leveret_proto.tails import skipped
 from leveret_runtime.away import Away
-
-log = logging.getLogger(__name__)
 
 #: Bytes sent at once, and seconds a reader may take for them.
 BLOCK = 256 * 1024
@@ -62,6 +57,7 @@ class Site:
     def application(self) -> web.Application:
         app = web.Application(middlewares=[_get_alone, _unavailable])
         app.on_response_prepare.append(_guard)
+        app.on_shutdown.append(self._end_streams)
         for path, handler in (
             ("/health", _health),
             ("/jobs/{job}/{link}/{attempt}/logs/{task}", self.log),
@@ -71,6 +67,9 @@ class Site:
             # no request is left to the library's own routes, which stumble over some headers
             app.router.add_route("*", path, handler, expect_handler=_expect)
         return app
+
+    async def _end_streams(self, _: web.Application) -> None:
+        self._live.close()
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         """Serve a log as far as it is there without a hole, or its end, or live.
@@ -202,43 +201,6 @@ class Site:
             async with asyncio.timeout(SEND_LIMIT):
                 await response.write(body)
             start += len(body)
-
-
-@asynccontextmanager
-async def serving(app: web.Application, closing: Callable[[], None], host: str, port: int) -> AsyncIterator[str]:
-    """Serve `app` for the time of the block, which is given the URL. A request whose reader has gone is cancelled.
-
-    Args:
-        closing: called at the block's end; it ends the streams that would go on.
-
-    Raises:
-        SystemExit: the address can't be listened on; says so on standard error.
-    """
-    app.on_shutdown.append(_told(closing))
-    log.addFilter(_ours)
-    runner = web.AppRunner(app, access_log=None, logger=log, shutdown_timeout=SHUTDOWN_LIMIT, handler_cancellation=True)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise SystemExit(f"leveret-logsink: can't listen on {host} port {port}: {error}") from None
-        taken = runner.addresses[0][1]
-        yield f"http://{f'[{host}]' if ':' in host else host}:{taken}"
-    finally:
-        await runner.cleanup()
-
-
-def _ours(record: logging.LogRecord) -> bool:
-    """Whether a record tells of a fault of ours: who sends what is no HTTP has had a 400, and fills no log."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
-
-
-def _told(closing: Callable[[], None]) -> Callable[[web.Application], Awaitable[None]]:
-    async def close(_: web.Application) -> None:
-        closing()
-
-    return close
 
 
 def _number(word: str) -> int:

@@ -12,14 +12,14 @@ from leveret_runtime import metrics
 from leveret_runtime.away import DatabaseAway
 from leveret_runtime.health import Health
 from leveret_runtime.metrics import gauge, sampled
-from leveret_runtime.monitor import MonitorError, monitoring
+from leveret_runtime.monitor import monitoring
 from tests.support.monitors import Monitor, own_page
 
 
 @asynccontextmanager
 async def watched(health: Health) -> AsyncIterator[Monitor]:
     async with (
-        monitoring(health, "127.0.0.1", 0) as url,
+        monitoring("test", health, "127.0.0.1", 0) as url,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
     ):
         yield Monitor(url, session)
@@ -139,6 +139,6 @@ async def test_what_is_no_http_fills_no_log(caplog: pytest.LogCaptureFixture) ->
 async def test_an_address_that_is_taken_is_told() -> None:
     async with watched(Health()) as monitor:
         port = int(monitor.url.rpartition(":")[2])
-        with pytest.raises(MonitorError, match=rf"monitor_port: can't listen on 127.0.0.1 port {port}"):
-            async with monitoring(Health(), "127.0.0.1", port):
+        with pytest.raises(SystemExit, match=rf"leveret-test: monitor_port: can't listen on 127.0.0.1 port {port}"):
+            async with monitoring("test", Health(), "127.0.0.1", port):
                 raise AssertionError("unreachable")
