@@ -1,7 +1,7 @@
 """Configuration: one YAML file a service, environment overrides, credentials from files. Unknown keys are errors.
 
-Order, the first that has a value wins: environment (`LEVERET_<SERVICE>_<KEY>`), a credential file named like the key
-(in systemd's CREDENTIALS_DIRECTORY), the YAML file, the default.
+Order, the first that has a value wins: environment (`LEVERET_<SERVICE>_<KEY>`), a credential file named like the key,
+or `leveret_<key>` (in systemd's CREDENTIALS_DIRECTORY), the YAML file, the default.
 """
 
 import os
@@ -28,6 +28,8 @@ from leveret_runtime.config_file import Written
 
 #: Where a service looks for its file unless systemd (`ConfigurationDirectory=`) or the command line says otherwise.
 DIRECTORY = "/etc/leveret"
+#: A credential file is named like its key, or so: of a directory, LoadCredential=leveret:DIRECTORY makes leveret_<key>.
+CREDENTIAL_PREFIXES = ("leveret_", "")
 
 
 class ServiceConfig(BaseSettings):
@@ -58,8 +60,7 @@ class ServiceConfig(BaseSettings):
         sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory:
-            # Of a directory, LoadCredential=leveret:DIRECTORY makes files leveret_<key>.
-            for prefix in ("leveret_", ""):
+            for prefix in CREDENTIAL_PREFIXES:
                 sources.append(SecretsSettingsSource(settings_cls, secrets_dir=directory, env_prefix=prefix))
         sources.append(InitSettingsSource(settings_cls, init_kwargs=cls.WRITTEN))
         return tuple(sources)
@@ -127,8 +128,9 @@ class Origins:
         if self.variable(key) in self.variables():
             return f"environment {self.variable(key)}"
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
-        if directory and (Path(directory) / key).is_file():
-            return f"credential {key}"
+        for name in [prefix + key for prefix in CREDENTIAL_PREFIXES] if directory else ():
+            if (Path(directory or "") / name).is_file():
+                return f"credential {name}"
         return self.written.where(key) if key in self.written.lines else None
 
     def variable(self, key: str) -> str:

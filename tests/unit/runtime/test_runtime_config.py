@@ -6,7 +6,7 @@ import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from leveret_runtime.config import ConfigError, DatabaseConfig, default_file, load, shown
+from leveret_runtime.config import ConfigError, DatabaseConfig, Origins, default_file, load, shown
 from leveret_runtime.service import command, require
 
 URL = "amqp://me:hunter2@localhost:5672/v"
@@ -78,6 +78,7 @@ def test_credentials_of_a_directory_have_a_prefix(tmp_path: Path, monkeypatch: p
     (tmp_path / "leveret_database_url").write_text(f"{DSN}\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert load(Config, None).amqp_url == SecretStr(URL)
+    assert Origins(Config, None).of("amqp_url") == "credential leveret_amqp_url"
 
 
 def test_a_credential_file_may_end_with_a_newline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
