@@ -17,6 +17,8 @@ from leveret_runtime.broker import Publisher, Refused, Unroutable
 INTERVAL = 5.0
 #: Seconds that a probe may take. A follower's queue may refuse it, or never confirm it: then somebody is there.
 LIMIT = 2.0
+#: Seconds after which a log that brings nothing new is forgotten: another logsink may have told its end.
+FORGET = 60.0
 
 #: Publishes a piece without bytes on the given publisher; raises Unroutable where nobody is bound.
 Probe = Callable[[Publisher], Awaitable[None]]
@@ -26,7 +28,9 @@ Probe = Callable[[Publisher], Awaitable[None]]
 class _Known:
     heard: bool = True
     probing: bool = False
-    #: By the event loop's clock; seconds.
+    #: What is to be sent when the probe that is under way is over: there was news meanwhile.
+    wanted: Probe | None = None
+    #: When a log that is heard is probed again, by the event loop's clock; seconds.
     until: float = 0.0
 
 
@@ -38,16 +42,21 @@ class Listeners:
         self._publisher = publisher
         self._tasks = tasks
         self._known: dict[int, _Known] = {}
+        self._swept = 0.0
 
     def heard(self, stream: int) -> bool:
         """Say whether to publish what is new of `stream` (its row)."""
-        return self._known.setdefault(stream, _Known()).heard
+        known = self._known.get(stream)
+        return known is None or known.heard
 
     def look(self, stream: int, probe: Probe) -> None:
         """Probe `stream` where it is time to; after its bytes, which a probe before them would make look missed."""
-        known = self._known.setdefault(stream, _Known())
         now = asyncio.get_running_loop().time()
-        if not known.probing and (not known.heard or now >= known.until):
+        self._sweep(now)
+        known = self._known.setdefault(stream, _Known())
+        if known.probing:
+            known.wanted = probe
+        elif not known.heard or now >= known.until:
             known.probing = True
             self._tasks.create_task(self._ask(known, probe))
 
@@ -55,15 +64,25 @@ class Listeners:
         """Nothing more comes of it."""
         self._known.pop(stream, None)
 
+    def _sweep(self, now: float) -> None:
+        if now - self._swept >= FORGET:
+            self._swept = now
+            self._known = {id_: one for id_, one in self._known.items() if one.probing or now < one.until + FORGET}
+
     async def _ask(self, known: _Known, probe: Probe) -> None:
+        sent: Probe | None = probe
+        while sent is not None:
+            known.heard = await self._is_heard(sent)
+            sent, known.wanted = known.wanted, None
+        known.until = asyncio.get_running_loop().time() + INTERVAL
+        known.probing = False
+
+    async def _is_heard(self, probe: Probe) -> bool:
         try:
             async with asyncio.timeout(LIMIT):
                 await probe(self._publisher)
         except Unroutable:
-            known.heard = False
+            return False
         except (Refused, BrokerAway, TimeoutError):
-            known.heard = True
-        else:
-            known.heard = True
-        known.until = asyncio.get_running_loop().time() + INTERVAL
-        known.probing = False
+            pass  # a follower's queue may refuse it, or never confirm it: somebody is there
+        return True

@@ -22,26 +22,27 @@ LOG = 1
 
 @dataclass
 class Probed:
-    """Listeners of a real broker, and the probes that came to an end."""
+    """Listeners of a real broker, and whether a probe has come to an end."""
 
     listeners: Listeners
     channel: aio_pika.abc.AbstractChannel
-    probes: asyncio.Semaphore
+    probed: asyncio.Event
 
-    async def heard(self) -> bool:
-        """Whether the log is known to be listened to, once it has been probed."""
-        self.listeners.look(LOG, self._probe)
+    async def becomes(self, heard: bool) -> None:
+        """Probe the log until it is known to be heard, or unheard."""
         async with asyncio.timeout(LIMIT):
-            await self.probes.acquire()
-            await asyncio.sleep(0)  # the probe's task ends
-        return self.listeners.heard(LOG)
+            while self.listeners.heard(LOG) is not heard:
+                self.listeners.look(LOG, self._probe)
+                await self.probed.wait()
+                self.probed.clear()
+                await asyncio.sleep(0.01)  # what came of it is noted a moment later
 
     async def _probe(self, publisher: Publisher) -> None:
         piece = TailChunk(job=7, attempt=1, task="build", offset=5)
         try:
             await publisher.send(TAIL, KEY, pack_bytes(piece, b""), app="logsink", mandatory=True)
         finally:
-            self.probes.release()
+            self.probed.set()
 
     async def follow(self, **arguments: object) -> AbstractQueue:
         queue = await self.channel.declare_queue(exclusive=True, arguments={**arguments})
@@ -54,14 +55,14 @@ async def probed(vhost: Vhost) -> AsyncIterator[Probed]:
     await vhost.provision({})
     async with await aio_pika.connect(vhost.url()) as connection, asyncio.TaskGroup() as group:
         publisher = await Publisher.open(connection)
-        yield Probed(Listeners(publisher, group), await connection.channel(), asyncio.Semaphore(0))
+        yield Probed(Listeners(publisher, group), await connection.channel(), asyncio.Event())
 
 
 async def test_a_log_is_unheard_until_somebody_follows_it_who_gets_the_probe(probed: Probed) -> None:
     assert probed.listeners.heard(LOG)  # what is not known counts as listened to
-    assert not await probed.heard()
+    await probed.becomes(heard=False)
     queue = await probed.follow()
-    assert await probed.heard()
+    await probed.becomes(heard=True)
     async with asyncio.timeout(LIMIT):
         message = await queue.get(fail=True)
     assert message is not None
@@ -70,6 +71,29 @@ async def test_a_log_is_unheard_until_somebody_follows_it_who_gets_the_probe(pro
 
 
 async def test_a_follower_whose_queue_refuses_the_probe_is_there(probed: Probed) -> None:
-    assert not await probed.heard()
+    await probed.becomes(heard=False)
     await probed.follow(**{"x-max-length": 0, "x-overflow": "reject-publish"})
-    assert await probed.heard()
+    await probed.becomes(heard=True)
+
+
+async def test_news_while_a_probe_is_under_way_is_probed_for_again(vhost: Vhost) -> None:
+    """Its bytes were left out: who has begun to follow meanwhile hears of them by a probe alone."""
+    sent: list[str] = []
+    gate = asyncio.Event()
+
+    async def first(_: Publisher) -> None:
+        sent.append("first")
+        await gate.wait()
+
+    async def second(_: Publisher) -> None:
+        sent.append("second")
+
+    await vhost.provision({})
+    async with await aio_pika.connect(vhost.url()) as connection:
+        async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
+            listeners = Listeners(await Publisher.open(connection), group)
+            listeners.look(LOG, first)
+            listeners.look(LOG, second)
+            await asyncio.sleep(0)
+            gate.set()
+    assert sent == ["first", "second"]
