@@ -34,11 +34,12 @@ class LogReader:
             if response.status != 200:
                 return
             assert response.headers["Content-Type"] == "text/event-stream"
-            kind, data = "", ""
+            kind, data, id_ = "", "", self.last_id
             async for line in response.content:
                 name, _, value = line.decode().rstrip("\n").partition(":")
                 value = value.removeprefix(" ")
                 if line == b"\n":
+                    self.last_id = id_  # not before: of an event that was cut off nothing counts
                     if data:
                         piece = self._take(kind, data)
                         if piece:
@@ -51,7 +52,7 @@ class LogReader:
                 elif name == "data":
                     data = value
                 elif name == "id":
-                    self.last_id = value
+                    id_ = value
 
     async def read_through(self, http: aiohttp.ClientSession) -> None:
         """Read, and connect again whenever the stream ends or breaks, until the log's end has come."""
