@@ -206,7 +206,7 @@ def test_a_service_that_waits_for_the_broker_is_not_given_up(mill: Mill) -> None
     mill.host.run("systemctl", "daemon-reload")
     mill.host.run("systemctl", "stop", "leveret-intake", "rabbitmq-server", limit=240)
     mill.host.run("systemctl", "start", "--no-block", "leveret-intake")
-    mill.host.until("leveret-intake", "StatusText", "waits for RabbitMQ")
+    mill.host.until("leveret-intake", "StatusText", "waiting for RabbitMQ")
     mill.host.run("sleep", "4")  # twice what it would have without its beats
     assert mill.host.show("leveret-intake", "ActiveState") == "activating"
     mill.host.run("systemctl", "start", "rabbitmq-server", limit=240)
