@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -21,6 +21,21 @@ class Settings:
 
     def client(self) -> Client:
         return Client(self.amqp_url, self.owner)
+
+
+T = TypeVar("T")
+
+
+def read_by(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
+    """Give an option's callback that reads its text by `parse`, which raises ValueError."""
+
+    def callback(_: click.Context, option: click.Parameter, text: str | None) -> T | None:
+        try:
+            return None if text is None else parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param=option) from None
+
+    return callback
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,18 +10,11 @@ from leveret_client import exits
 from leveret_client.commands.jobs import JOB
 from leveret_client.cursor import CursorFile, CursorMemory, CursorStore
 from leveret_client.errors import ClientError
-from leveret_client.options import Settings, broker_options
+from leveret_client.options import Settings, broker_options, read_by
 from leveret_client.resuming import Wanted, resuming
 from leveret_client.running import run
 from leveret_client.subscription import LogPiece
 from leveret_client.times import parse_since
-
-
-def _since(_: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
-    try:
-        return None if text is None else parse_since(text, datetime.now(UTC))
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=option) from None
 
 
 @click.command()
@@ -29,7 +22,9 @@ def _since(_: click.Context, option: click.Parameter, text: str | None) -> datet
 @click.option("--workers", is_flag=True, help="Workers that join, leave or change, too.")
 @click.option("--job", type=JOB, help="Only this job.")
 @click.option(
-    "--since", callback=_since, help="What happened since: 90s, 15m, 2h, 3d, 1w ago, or 2026-07-01T12:00:00Z."
+    "--since",
+    callback=read_by(lambda text: parse_since(text, datetime.now(UTC))),
+    help="What happened since: 90s, 15m, 2h, 3d, 1w ago, or 2026-07-01T12:00:00Z.",
 )
 @click.option("--from-job", type=JOB, help="What happened since this job was submitted.")
 @click.option("--follow", "-f", is_flag=True, help="After the past, go on with what happens.")

@@ -7,7 +7,7 @@ from leveret_client.client import Client
 from leveret_client.commands.jobs import JOB
 from leveret_client.errors import NotFound
 from leveret_client.follow import Following, LogBytes
-from leveret_client.options import Settings, broker_options
+from leveret_client.options import Settings, broker_options, read_by
 from leveret_client.output import LogOutput
 from leveret_client.running import run
 from leveret_client.times import parse_span
@@ -19,26 +19,15 @@ from leveret_proto.tails import skipped
 ATTEMPT = click.IntRange(min=1, max=2**31 - 1)
 
 
-def _size(_: click.Context, option: click.Parameter, text: str | None) -> int | None:
-    try:
-        return None if text is None else parse_size(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=option) from None
-
-
-def _span(_: click.Context, option: click.Parameter, text: str) -> int:
-    try:
-        return parse_span(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=option) from None
-
-
 @click.command()
 @click.argument("job", type=JOB)
 @click.argument("task", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended; the exit status is the build's.")
 @click.option(
-    "--last", callback=_size, metavar="SIZE", help="Of each log about so much of its end: 4096, 128KiB, 1MiB."
+    "--last",
+    callback=read_by(parse_size),
+    metavar="SIZE",
+    help="Of each log about so much of its end: 4096, 128KiB, 1MiB.",
 )
 @click.option("--attempt", type=ATTEMPT, help="Default: the latest.")
 @broker_options
@@ -69,7 +58,7 @@ def logs(settings: Settings, job: int, task: str | None, follow: bool, last: int
 @click.argument("job", type=JOB)
 @click.option("--attempt", type=ATTEMPT, help="Default: the latest.")
 @click.option(
-    "--for", "seconds", callback=_span, default="1h", show_default=True,
+    "--for", "seconds", callback=read_by(parse_span), default="1h", show_default=True,
     help="How long links to a private job work: 90s, 15m, 2h, 1w at most.",
 )  # fmt: skip
 @broker_options
