@@ -6,11 +6,8 @@ writes: a file in which each build notes that it runs, and the events as a plain
 """
 
 import asyncio
-import os
 import random
-import secrets
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,24 +90,6 @@ def deeds(chance: random.Random, size: Size) -> list[Deed]:
             chosen.append(Deed(at(), "kill", server, chance.uniform(0, 2)))
             chosen.append(Deed(at(), "freeze", server, chance.choice(FREEZES)))
     return sorted(chosen, key=lambda deed: deed.at)
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Shows a text to whoever runs the tests."""
-
-    def shown(text: str) -> None:
-        with capsys.disabled():
-            sys.stdout.write(f" {text} ")
-
-    return shown
-
-
-@pytest.fixture
-def seed(say: Callable[[str], None]) -> int:
-    chosen = int(os.environ.get("LEVERET_CHAOS_SEED") or secrets.randbelow(2**32))
-    say(f"LEVERET_CHAOS_SEED={chosen}")
-    return chosen
 
 
 @pytest.fixture

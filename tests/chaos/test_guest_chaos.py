@@ -5,11 +5,8 @@ fate. `LEVERET_CHAOS_SEED` repeats a run's choice; each run prints its own.
 """
 
 import asyncio
-import os
 import random
-import secrets
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -89,24 +86,6 @@ class Job:
     number: int
     fate: Fate
     chance: random.Random
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Shows a text to whoever runs the tests."""
-
-    def shown(text: str) -> None:
-        with capsys.disabled():
-            sys.stdout.write(f" {text} ")
-
-    return shown
-
-
-@pytest.fixture
-def seed(say: Callable[[str], None]) -> int:
-    chosen = int(os.environ.get("LEVERET_CHAOS_SEED") or secrets.randbelow(2**32))
-    say(f"LEVERET_CHAOS_SEED={chosen}")
-    return chosen
 
 
 @pytest.fixture

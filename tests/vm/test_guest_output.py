@@ -7,6 +7,7 @@ import pytest
 from tests.support import odd_output
 from tests.support.dispatcher_played import DispatcherPlayed, make_grant
 from tests.support.guest_images import stored_image
+from tests.support.lone_worker import lone_worker
 from tests.support.services import Services
 from tests.support.vhosts import Vhost
 
@@ -18,17 +19,8 @@ IMAGE = "test/minimal"
 async def test_odd_output_of_a_guest_is_published_byte_for_byte(
     dispatcher: DispatcherPlayed, vhost: Vhost, services: Services, tmp_path: Path
 ) -> None:
-    given = {
-        "HOME": str(Path.home()),
-        "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
-        "LEVERET_WORKER_NAME": "w1",
-        "LEVERET_WORKER_SLOTS": "1",
-        "LEVERET_WORKER_IMAGES": str(stored_image(IMAGE).store.root),
-        "LEVERET_WORKER_SPOOL": str(tmp_path / "spool"),
-        "LEVERET_WORKER_DRAIN_LIMIT": "0",
-        "LEVERET_WORKER_NETWORK": "none",
-        "LEVERET_WORKER_TEMPLATES_AHEAD": "false",
-    }
+    images = stored_image(IMAGE).store.root
+    given = lone_worker(vhost, tmp_path / "spool", images=images, network="none", templates_ahead=False)
     await services.start("leveret_worker.main", given)
     beat = await dispatcher.beat()
     while not any(image.name == IMAGE for image in beat.capabilities.images):

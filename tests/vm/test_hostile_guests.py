@@ -20,6 +20,7 @@ from tests.support.dispatcher_played import DispatcherPlayed, make_grant
 from tests.support.guest_images import stored_image
 from tests.support.hostile_guests import hostile_store, image_name
 from tests.support.leavings import OPENED_ONCE, Holdings, memory, until_nothing_is_left
+from tests.support.lone_worker import lone_worker
 from tests.support.machines import machines
 from tests.support.processes import until_gone
 from tests.support.services import Service, Services
@@ -78,23 +79,21 @@ def spool(tmp_path: Path) -> Path:
 def start_worker(vhost: Vhost, services: Services, tmp_path: Path, spool: Path) -> StartHostileWorker:
     async def start(*behaviours: str, **environment: str) -> Service:
         store = hostile_store(tmp_path / "images", stored_image(IMAGE), behaviours)
-        given = {
-            "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
-            "LEVERET_WORKER_NAME": "w1",
-            "LEVERET_WORKER_SLOTS": str(1 + len(behaviours)),
-            "LEVERET_WORKER_IMAGES": str(store.root),
-            "LEVERET_WORKER_SPOOL": str(spool),
-            "LEVERET_WORKER_DRAIN_LIMIT": "0",
-            "LEVERET_WORKER_PROBE_LIMIT": "0.1",
-            "LEVERET_WORKER_BEAT_INTERVAL": "1",
-            "LEVERET_WORKER_BOOT_LIMIT": "60",
-            "LEVERET_WORKER_KILL_AFTER": "1",
+        given = lone_worker(
+            vhost,
+            spool,
+            slots=1 + len(behaviours),
+            images=store.root,
+            probe_limit=0.1,
+            beat_interval=1,
+            boot_limit=60,
+            kill_after=1,
             # A hostile agent is there from the first moment on: no template of it is wanted.
-            "LEVERET_WORKER_START": "cold" if behaviours else "template",
-            "LEVERET_WORKER_TEMPLATES_AHEAD": "false",
-            "LEVERET_WORKER_GUEST_SILENCE_LIMIT": str(SILENCE),
-            "LEVERET_WORKER_GUEST_ANSWER_LIMIT": str(ANSWER),
-        }
+            start="cold" if behaviours else "template",
+            templates_ahead=False,
+            guest_silence_limit=SILENCE,
+            guest_answer_limit=ANSWER,
+        )
         return await services.start("leveret_worker.main", given | environment)
 
     return start

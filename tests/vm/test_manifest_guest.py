@@ -15,6 +15,7 @@ import pytest
 from leveret_proto.messages import AttemptStatus, Cancel, WorkerBeat
 from tests.support.dispatcher_played import DispatcherPlayed, make_grant
 from tests.support.guest_images import stored_image
+from tests.support.lone_worker import lone_worker
 from tests.support.machines import machines
 from tests.support.origins import Origins, serving
 from tests.support.processes import alive
@@ -91,20 +92,16 @@ class Bench:
 async def bench(
     dispatcher: DispatcherPlayed, services: Services, vhost: Vhost, spool: Path, image: str, **environment: str
 ) -> AsyncIterator[Bench]:
-    given = {
-        "HOME": str(Path.home()),
-        "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
-        "LEVERET_WORKER_NAME": "w1",
-        "LEVERET_WORKER_SLOTS": "1",
-        "LEVERET_WORKER_IMAGES": str(stored_image(image).store.root),
-        "LEVERET_WORKER_SPOOL": str(spool),
-        "LEVERET_WORKER_DRAIN_LIMIT": "0",
-        "LEVERET_WORKER_PROBE_LIMIT": "0.1",
-        "LEVERET_WORKER_TEMPLATES_AHEAD": "false",  # of no image but the one that is asked for
-        "LEVERET_WORKER_BEAT_INTERVAL": "600",  # a beat that is due stands in for the claim that `end` waits for
-        "LEVERET_WORKER_JOB_URL": "https://builds.example.org/{owner}/job/{job}",
-        "LEVERET_WORKER_KILL_AFTER": "1",
-    }
+    given = lone_worker(
+        vhost,
+        spool,
+        images=stored_image(image).store.root,
+        probe_limit=0.1,
+        templates_ahead=False,  # of no image but the one that is asked for
+        beat_interval=600,  # a beat that is due stands in for the claim that `end` waits for
+        job_url="https://builds.example.org/{owner}/job/{job}",
+        kill_after=1,
+    )
     service = await services.start("leveret_worker.main", given | environment)
     beat = await dispatcher.beat(limit=60)
     while image not in [offer.name for offer in beat.capabilities.images]:

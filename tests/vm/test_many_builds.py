@@ -10,6 +10,7 @@ from tests.support.dispatcher_played import DispatcherPlayed, make_grant
 from tests.support.guest_images import stored_image
 from tests.support.hostile_guests import hostile_store
 from tests.support.leavings import Holdings, memory, until_nothing_is_left
+from tests.support.lone_worker import lone_worker
 from tests.support.services import Services
 from tests.support.vhosts import Vhost
 
@@ -28,15 +29,8 @@ async def test_builds_leave_nothing_behind(
     vhost: Vhost, dispatcher: DispatcherPlayed, services: Services, tmp_path: Path, builds: int
 ) -> None:
     spool = tmp_path / "spool"
-    environment = {
-        "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
-        "LEVERET_WORKER_NAME": "w1",
-        "LEVERET_WORKER_SLOTS": "1",
-        "LEVERET_WORKER_IMAGES": str(hostile_store(tmp_path / "images", stored_image(IMAGE), ()).root),
-        "LEVERET_WORKER_SPOOL": str(spool),
-        "LEVERET_WORKER_PROBE_LIMIT": "0.1",
-        "LEVERET_WORKER_BEAT_INTERVAL": "0.5",
-    }
+    images = hostile_store(tmp_path / "images", stored_image(IMAGE), ()).root
+    environment = lone_worker(vhost, spool, images=images, probe_limit=0.1, beat_interval=0.5)
     worker = await services.start("leveret_worker.main", environment)
     while not (beat := await dispatcher.beat()).capabilities.images or not any("kvm" in note for note in beat.notes):
         pass

@@ -13,6 +13,7 @@ from leveret_proto.messages import Cancel, WorkerBeat
 from leveret_worker.images import ImageStore
 from tests.support.dispatcher_played import DispatcherPlayed, StartWorker, make_grant
 from tests.support.guest_images import stored_image
+from tests.support.lone_worker import lone_worker
 from tests.support.machines import machines
 from tests.support.probes import add_image
 from tests.support.processes import alive, descendants, until_gone
@@ -31,18 +32,13 @@ RARE_BEATS = {"LEVERET_WORKER_BEAT_INTERVAL": "600"}
 @pytest.fixture
 def start_worker(vhost: Vhost, services: Services, tmp_path: Path) -> StartWorker:
     async def start(**environment: str) -> Service:
-        image = stored_image(IMAGE)
-        given = {
-            "HOME": str(Path.home()),
-            "LEVERET_WORKER_AMQP_URL": vhost.url("w1"),
-            "LEVERET_WORKER_NAME": "w1",
-            "LEVERET_WORKER_SLOTS": "1",
-            "LEVERET_WORKER_IMAGES": str(image.store.root),
-            "LEVERET_WORKER_SPOOL": str(tmp_path / "spool"),
-            "LEVERET_WORKER_DRAIN_LIMIT": "0",
-            "LEVERET_WORKER_PROBE_LIMIT": "5",
-            "LEVERET_WORKER_TEMPLATES_AHEAD": "false",  # of no image but the one that is asked for
-        }
+        given = lone_worker(
+            vhost,
+            tmp_path / "spool",
+            images=stored_image(IMAGE).store.root,
+            probe_limit=5,
+            templates_ahead=False,  # of no image but the one that is asked for
+        )
         return await services.start("leveret_worker.main", given | environment)
 
     return start
